@@ -1,0 +1,54 @@
+# Everything starts from Python >= 3.11 and make: `make demo` and `make test` set up what they need.
+#
+#   make setup WHEELS=URL   also looks at another wheel index, e.g. one with the smaller CPU wheels of torch
+#   make setup PYTHON=...   uses another Python
+
+PYTHON ?= python3
+VENV ?= .venv
+WHEELS ?=
+SPLIT ?= validation
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+INDEX := $(if $(WHEELS),--extra-index-url $(WHEELS))
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(INDEX) --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format measure clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## create .venv with the package and what the tests need
+
+# torch comes first and pinned: resolved by itself, it brings several gigabytes that a CPU has no use for.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed; name one with make setup PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV)"
+	@$(PIP) torch
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## fill holes of held-out scenes: a contact sheet and a page in demo/
+	@$(BIN)/mta demo --out demo
+
+test: lint ## lint, type check and all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(STAMP) ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+measure: $(STAMP) ## measure the embedded model (SPLIT=validation or test)
+	@$(BIN)/mta measure --split $(SPLIT)
+
+clean: ## remove caches and the virtual environment; runs and results stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf src/*.egg-info

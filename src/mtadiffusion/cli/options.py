@@ -1,0 +1,81 @@
+"""Options that several commands share, and the checks that need no model. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtadiffusion.errors import UserError
+
+STEPS = 20
+GUIDANCE = 4.0
+"""Sampling settings where the user names none."""
+
+LARGEST_SEED = 2**63 - 1
+MOST_STEPS = 1000
+MOST_COUNT = 100
+MOST_GUIDANCE = 100.0
+
+Seed = Annotated[int, typer.Option(help="Names the random streams; the same seed gives the same pictures.")]
+Steps = Annotated[int, typer.Option(help=f"Denoising steps, 1 to {MOST_STEPS}.")]
+Guidance = Annotated[float, typer.Option(help="Weight of the prompt; up to 1 there is no guidance.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Model = Annotated[
+    str, typer.Option(help="Backbone: a name of `mta models`, a folder in the diffusers layout, or a hub id.")
+]
+Branch = Annotated[
+    str | None,
+    typer.Option(help="Branch: a name, a folder, or `none`. Default: the one that goes with the backbone."),
+]
+
+
+def check_seed(seed: int) -> None:
+    """A seed is a whole number from 0 to 2^63 - 1."""
+    _check_span("--seed", seed, 0, LARGEST_SEED, "pass a smaller one")
+
+
+def check_steps(steps: int) -> None:
+    """Steps of the sampler."""
+    _check_span("--steps", steps, 1, MOST_STEPS, "20 to 50 are usual")
+
+
+def check_count(count: int, most: int = MOST_COUNT) -> None:
+    """How many results are asked for."""
+    _check_span("--count", count, 1, most, "ask for fewer and change --seed for more")
+
+
+def check_guidance(guidance: float) -> None:
+    """A finite guidance scale."""
+    _check_span("--guidance", guidance, 0, MOST_GUIDANCE, "3 to 10 are usual, 1 switches guidance off")
+
+
+def check_branch_scale(scale: float) -> None:
+    """A finite weight of the branch."""
+    _check_span("--branch-scale", scale, 0, 10, "1 is the trained weight, 0 leaves the branch out")
+
+
+def check_folder(path: Path, argument: str = "--out") -> None:
+    """A folder that exists and can be written, or can be created in one that does."""
+    if path.exists() and not path.is_dir():
+        raise UserError(argument, "must be a folder", str(path), "this is a file")
+    nearest = path if path.exists() else path.absolute().parent
+    if not nearest.is_dir():
+        raise UserError(argument, "must lie in an existing folder", str(path), f"create {path.parent} first")
+    if not os.access(nearest, os.W_OK):
+        raise UserError(argument, "must be a writable folder", str(path), "choose another folder")
+
+
+def _check_span(argument: str, value: float, low: float, high: float, remedy: str) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        kind = "a whole number" if isinstance(value, int) else "a number"
+        raise UserError(argument, f"must be {kind} between {low:g} and {_shown(high)}", value, remedy)
+
+
+def _shown(limit: float) -> str:
+    return "2^63 - 1" if limit == LARGEST_SEED else f"{limit:g}"

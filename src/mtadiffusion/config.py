@@ -1,0 +1,458 @@
+"""What a training run can be told: keyword-only frozen dataclasses, one docstring a field, range checks.
+
+The named presets are functions in `recipes`. Each field that decides a point on which the paper is silent
+cites the section of docs/method.md where the choice is explained. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from mtadiffusion.errors import UserError, nearest_name
+
+T = TypeVar("T")
+
+
+def _check_range(argument: str, value: float, low: float, high: float = float("inf")) -> None:
+    if isinstance(value, bool) or not low <= value <= high:  # NaN fails every comparison
+        rule = f"must be at least {low}" if high == float("inf") else f"must be between {low} and {high}"
+        raise UserError(argument, rule, value)
+
+
+def _check_choice(argument: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise UserError(argument, "is unknown", value, nearest_name(str(value), choices))
+
+
+def _check_span(argument: str, span: tuple[float, float], high: float = 1.0) -> None:
+    if len(span) != 2 or not 0.0 <= span[0] <= span[1] <= high:
+        raise UserError(argument, f"must be a pair (low, high) within 0 and {high}", span)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchConfig:
+    """The branch that is trained (docs/method.md, sections 1-3)."""
+
+    block: str = "attention"
+    """`attention` (MTADiffusion) or `residual` (BrushNet)."""
+
+    position: str = "dwconv"
+    """How attention blocks learn where a token lies: `none`, `sincos` or `dwconv`."""
+
+    edge_head: bool = True
+    """Whether the last block also predicts an edge map; the structure loss needs it."""
+
+    hole_fill: str = "black"
+    """What the VAE sees in the hole: `black` (-1) or `grey` (0)."""
+
+    latent_known: str = "nearest"
+    """How the hole reaches latent size in training: `nearest`, or `any` hole pixel makes a hole cell."""
+
+    start_from: str = ""
+    """Folder of a branch to go on from; empty: initialised from the backbone's UNet."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, slower."""
+
+    def __post_init__(self) -> None:
+        _check_choice("branch.block", self.block, ("attention", "residual"))
+        _check_choice("branch.position", self.position, ("none", "sincos", "dwconv"))
+        _check_choice("branch.hole_fill", self.hole_fill, ("black", "grey"))
+        _check_choice("branch.latent_known", self.latent_known, ("nearest", "any"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoleConfig:
+    """The holes of training samples (docs/method.md, section 5). Lengths are shares of the short side."""
+
+    brush_probability: float = 0.5
+    """Share of random-brush holes, which go with the whole-image caption; the rest are object holes."""
+
+    exact: float = 1.0
+    """Weight of object holes that are exactly the object's mask."""
+
+    dilated: float = 1.0
+    """Weight of object holes that are the dilated mask."""
+
+    boxed: float = 1.0
+    """Weight of object holes that are the object's box, grown by a margin."""
+
+    roughened: float = 1.0
+    """Weight of object holes whose outline is made of coarse cells."""
+
+    dilation: tuple[float, float] = (0.02, 0.10)
+    """Range of the dilation's radius."""
+
+    box_margin: tuple[float, float] = (0.0, 0.10)
+    """Range of the margin at each side of a box."""
+
+    rough_cell: tuple[float, float] = (0.04, 0.14)
+    """Range of the cell's side of a roughened hole."""
+
+    brush_strokes: int = 4
+    """Most strokes of a brush hole."""
+
+    brush_vertices: int = 8
+    """Most segments of one stroke."""
+
+    brush_width: float = 0.25
+    """Greatest width of a stroke."""
+
+    min_visible: float = 0.5
+    """An object that a crop shows less than this share of is not asked for."""
+
+    def __post_init__(self) -> None:
+        _check_range("holes.brush_probability", self.brush_probability, 0, 1)
+        for name in ("exact", "dilated", "boxed", "roughened"):
+            _check_range(f"holes.{name}", getattr(self, name), 0)
+        if self.exact + self.dilated + self.boxed + self.roughened <= 0:
+            raise UserError("holes", "needs a weight above 0 among exact, dilated, boxed and roughened")
+        for name in ("dilation", "box_margin", "rough_cell"):
+            _check_span(f"holes.{name}", getattr(self, name))
+        _check_range("holes.brush_strokes", self.brush_strokes, 1)
+        _check_range("holes.brush_vertices", self.brush_vertices, 1)
+        _check_range("holes.brush_width", self.brush_width, 0, 1)
+        _check_range("holes.min_visible", self.min_visible, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where records come from and how they become samples."""
+
+    source: str = "sticker"
+    """Name of a registered record source."""
+
+    source_seed: int = 0
+    """Seed of the source, apart from the run's seed so that runs can share their pictures."""
+
+    size: int = 64
+    """Side of the square training image in pixels."""
+
+    records: int = 0
+    """Use the first so many records of the source; 0: all of them."""
+
+    holes_per_image: int = 2
+    """Variants (hole and prompt) kept of each record; 0: a fresh one at every visit (uncached only)."""
+
+    empty_prompt: float = 0.1
+    """Probability of an empty prompt, so that guidance works (docs/method.md, section 5)."""
+
+    cache: bool = True
+    """Encode every record once before training, and hold the latents in memory."""
+
+    cache_dtype: str = "float16"
+    """How cached latents and text embeddings are stored: `float16` or `float32`."""
+
+    cache_file: str = ""
+    """Safetensors file that keeps the filled cache; empty: `latent_cache.safetensors` in the run's folder."""
+
+    text_cache_mb: int = 2048
+    """Text embeddings are kept in memory as long as all of them fit into this; else encoded a batch."""
+
+    workers: int = 0
+    """Processes that render records while the cache is filled; 0: in-process."""
+
+    encode_batch: int = 64
+    """Images a VAE call while the cache is filled."""
+
+    holes: HoleConfig = field(default_factory=HoleConfig)
+    """The holes of the samples."""
+
+    def __post_init__(self) -> None:
+        _check_range("data.size", self.size, 16)
+        _check_range("data.records", self.records, 0)
+        _check_range("data.holes_per_image", self.holes_per_image, 0, 64)
+        _check_range("data.empty_prompt", self.empty_prompt, 0, 1)
+        _check_choice("data.cache_dtype", self.cache_dtype, ("float16", "float32"))
+        _check_range("data.text_cache_mb", self.text_cache_mb, 0)
+        _check_range("data.workers", self.workers, 0, 256)
+        _check_range("data.encode_batch", self.encode_batch, 1)
+        if self.cache and self.holes_per_image == 0:
+            raise UserError(
+                "data.holes_per_image", "must be at least 1 with data.cache", 0, "or set data.cache=false"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The joint objective gamma*L_noise + delta*L_style + eta*L_structure (docs/method.md, sections 3-5)."""
+
+    gamma: float = 1.0
+    """Weight of the noise loss."""
+
+    delta: float = 100.0
+    """Weight of the style loss; 0 leaves it and its VGG out."""
+
+    eta: float = 0.1
+    """Weight of the structure loss; 0 leaves it out."""
+
+    edge_target: str = "sobel"
+    """Name of the structure target."""
+
+    edge_reduction: str = "sum"
+    """`sum` over the h*w entries as the paper writes it, or their `mean`."""
+
+    edge_region: str = "whole"
+    """Where edges are compared: `whole` map or `hole` only."""
+
+    style_step: int | str = 1
+    """Training timesteps of the DDIM step before styles are compared (1: the paper), or `x0`."""
+
+    style_region: str = "whole"
+    """Where styles are compared: `whole` latents or `hole` only (known cells taken from the reference)."""
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "delta", "eta"):
+            _check_range(f"loss.{name}", getattr(self, name), 0)
+        _check_choice("loss.edge_reduction", self.edge_reduction, ("sum", "mean"))
+        _check_choice("loss.edge_region", self.edge_region, ("whole", "hole"))
+        _check_choice("loss.style_region", self.style_region, ("whole", "hole"))
+        if isinstance(self.style_step, str):
+            _check_choice("loss.style_step", self.style_step, ("x0",))
+        else:
+            _check_range("loss.style_step", self.style_step, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleVGGConfig:
+    """The VGG of the style loss (docs/method.md, section 4)."""
+
+    initialise: str = "trained"
+    """`trained` (a LatentVGG folder), `mean` or `folded` (from an RGB VGG-16), or `random`."""
+
+    weights: str = ""
+    """LatentVGG folder or registered name for `trained`; safetensors file of an RGB VGG-16 otherwise."""
+
+    widths: tuple[tuple[int, ...], ...] = ((16,), (32,), (64,))
+    """Widths of the convolutions of each stage, for `random` (the 16-layer VGG's otherwise)."""
+
+    pools: tuple[bool, ...] = (False, True)
+    """Whether a max-pool follows each stage but the last, for `random`."""
+
+    freeze: bool = False
+    """Keep the VGG as it is instead of training it at `lr`."""
+
+    lr: float = 1e-7
+    """Learning rate of the VGG."""
+
+    calibration_images: int = 64
+    """Latents over which features are rescaled to unit RMS; 0 keeps the stored scales."""
+
+    def __post_init__(self) -> None:
+        _check_choice("style_vgg.initialise", self.initialise, ("trained", "mean", "folded", "random"))
+        if not self.widths or len(self.pools) != len(self.widths) - 1:
+            raise UserError(
+                "style_vgg.pools", f"must be {len(self.widths) - 1}, one between stages", self.pools
+            )
+        _check_range("style_vgg.lr", self.lr, 0, 1)
+        _check_range("style_vgg.calibration_images", self.calibration_images, 0)
+        if self.initialise != "random" and not self.weights:
+            raise UserError("style_vgg.weights", f"is needed for style_vgg.initialise={self.initialise!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW, its schedule, clipping and the moving average (docs/method.md, section 5)."""
+
+    lr: float = 1e-5
+    """Peak learning rate of the branch."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's averaging factors."""
+
+    weight_decay: float = 1e-2
+    """AdamW's decoupled weight decay."""
+
+    clip: float = 1.0
+    """Greatest gradient norm; 0 switches clipping off."""
+
+    warmup: int = 500
+    """Steps over which the rate rises linearly from 0."""
+
+    schedule: str = "constant"
+    """After the warm-up: `constant` or `cosine`."""
+
+    decay_share: float = 0.0
+    """Last share of the run over which a constant rate falls linearly to `final` of itself."""
+
+    final: float = 0.0
+    """What is left of the rate at the end of `cosine` or of the decay, as a factor."""
+
+    ema: float = 0.999
+    """Decay of the moving average of the branch's weights; 0 exports the last weights."""
+
+    def __post_init__(self) -> None:
+        _check_range("optim.lr", self.lr, 0, 1)
+        for beta in self.betas:
+            _check_range("optim.betas", beta, 0, 0.9999999)
+        _check_range("optim.weight_decay", self.weight_decay, 0)
+        _check_range("optim.clip", self.clip, 0)
+        _check_range("optim.warmup", self.warmup, 0)
+        _check_choice("optim.schedule", self.schedule, ("constant", "cosine"))
+        _check_range("optim.decay_share", self.decay_share, 0, 1)
+        _check_range("optim.final", self.final, 0, 1)
+        _check_range("optim.ema", self.ema, 0, 0.9999999)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """What is looked at while training goes on."""
+
+    every: int = 1000
+    """Steps between validations; 0 switches them off."""
+
+    samples: int = 64
+    """Held-out samples whose losses are measured, with noise that is the same every time; 0: none."""
+
+    images: int = 6
+    """Held-out scenes drawn as a contact sheet; 0: none."""
+
+    steps: int = 20
+    """Denoising steps of the sheet's pictures."""
+
+    guidance_scale: float = 5.0
+    """Guidance of the sheet's pictures."""
+
+    def __post_init__(self) -> None:
+        _check_range("validation.every", self.every, 0)
+        _check_range("validation.samples", self.samples, 0)
+        _check_range("validation.images", self.images, 0, 64)
+        _check_range("validation.steps", self.steps, 1, 1000)
+        _check_range("validation.guidance_scale", self.guidance_scale, 0, 100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run of a branch."""
+
+    backbone: str = "sticker"
+    """Registered name, folder or hub id of a backbone in the Stable Diffusion layout."""
+
+    seed: int = 0
+    """Names every random stream of the run together with a purpose and a sample's number."""
+
+    steps: int = 1000
+    """Optimiser steps."""
+
+    batch_size: int = 16
+    """Samples a step."""
+
+    device: str = "cpu"
+    """Torch device."""
+
+    precision: str = "fp32"
+    """`fp32`, or `bf16` for autocast in the branch and the UNet (weights stay fp32)."""
+
+    channels_last: bool = False
+    """Memory layout of convolutions; quicker on some machines."""
+
+    log_every: int = 50
+    """Steps between log lines; gradient norms a loss are taken on these steps only."""
+
+    checkpoint_every: int = 500
+    """Steps between checkpoints; 0: only at the end."""
+
+    keep_checkpoints: int = 2
+    """Newest checkpoints that stay on disk."""
+
+    branch: BranchConfig = field(default_factory=BranchConfig)
+    """The branch."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """Records, holes and the latent cache."""
+
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The objective."""
+
+    style_vgg: StyleVGGConfig = field(default_factory=lambda: StyleVGGConfig(initialise="random"))
+    """The VGG of the style loss."""
+
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and schedule."""
+
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """Validation while training."""
+
+    def __post_init__(self) -> None:
+        _check_range("seed", self.seed, 0, 2**63 - 1)
+        _check_range("steps", self.steps, 1)
+        _check_range("batch_size", self.batch_size, 1)
+        _check_choice("precision", self.precision, ("fp32", "bf16"))
+        _check_range("log_every", self.log_every, 1)
+        _check_range("checkpoint_every", self.checkpoint_every, 0)
+        _check_range("keep_checkpoints", self.keep_checkpoints, 1)
+        if self.loss.eta > 0 and not self.branch.edge_head:
+            raise UserError("loss.eta", "needs branch.edge_head", self.loss.eta, "set loss.eta=0")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as JSON-ready dictionaries."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """The inverse of `to_dict`, also after a trip through JSON; unknown names are the user's mistake."""
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise UserError(f"{prefix}{name}", "is no configuration field", None, nearest_name(name, hints))
+        arguments[name] = _from_json(hints[name], value, f"{prefix}{name}")
+    return cls(**arguments)
+
+
+def _from_json(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, f"{name}.")
+    return _as_tuples(value) if typing.get_origin(hint) is tuple else value
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def with_overrides(config: T, assignments: Iterable[str]) -> T:
+    """`config` with fields replaced by texts such as `optim.lr=3e-4`; the last one of a name wins."""
+    values = to_dict(config)
+    for assignment in assignments:
+        name, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals:
+            raise UserError("override", "must be NAME=VALUE", assignment, "e.g. optim.lr=3e-4")
+        group, hint = _field_of(type(config), values, name)
+        group[name.rpartition(".")[2]] = _parsed(hint, text, name)
+    return from_dict(type(config), values)
+
+
+def _field_of(cls: Any, values: dict[str, Any], name: str) -> tuple[dict[str, Any], Any]:
+    """The dictionary that holds the field of this dotted name, and the field's type."""
+    parent: dict[str, Any] = {}
+    for part in name.split("."):
+        if not dataclasses.is_dataclass(cls):
+            raise UserError(name, f"is no configuration field, {part!r} is part of no group")
+        hints = typing.get_type_hints(cls)
+        if part not in hints:
+            raise UserError(name, "is no configuration field", None, nearest_name(part, hints))
+        cls, parent, values = hints[part], values, values[part]
+    if dataclasses.is_dataclass(cls):
+        raise UserError(name, "is a group of fields", None, f"name one of {', '.join(values)}")
+    return parent, cls
+
+
+def _parsed(hint: Any, text: str, name: str) -> Any:
+    """`text` as the type of a field: a bool, a number, a text, a tuple or a union of int and text."""
+    try:
+        if typing.get_origin(hint) is tuple:
+            value = ast.literal_eval(f"({text},)" if "(" not in text else text)
+            return _as_tuples(value)
+        if isinstance(hint, types.UnionType):
+            return int(text) if text.lstrip("-").isdigit() else text
+        return {"true": True, "false": False}[text.lower()] if hint is bool else hint(text)
+    except (ValueError, KeyError, SyntaxError) as error:
+        expected = "values with commas between" if typing.get_origin(hint) is tuple else hint.__name__
+        raise UserError(name, f"must be {expected}", text) from error

@@ -1,0 +1,204 @@
+"""Holes at the border: every mask that comes in becomes a bool array, True = to be generated.
+
+Also the run-length codecs of the benchmarks and datasets, which differ in order and base: BrushBench is
+1-based and row-major, BrushData is 1-based and column-major, COCO counts runs column by column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from mtadiffusion.errors import UserError
+
+Order = Literal["row", "column"]
+_NUMPY_ORDER: dict[str, Literal["C", "F"]] = {"row": "C", "column": "F"}
+
+
+def soft_from_pil(mask: Image.Image) -> np.ndarray:
+    """How much each pixel is hole: float32 (H, W) in [0, 1], 1 = white = hole.
+
+    Colour counts by its Rec. 601 luminance. Transparent pixels are not hole (the mask lies over black),
+    except that a mask of one single colour whose opacity varies is read from its opacity, opaque = hole:
+    that is how drawing programs export a layer of strokes.
+    """
+    if mask.mode.startswith("I") or mask.mode == "F":
+        return _soft_from_deep(np.asarray(mask, dtype=np.float32))
+    if not mask.has_transparency_data:
+        return np.asarray(mask.convert("L"), dtype=np.float32) / 255
+    rgba = mask.convert("RGBA")
+    colour, alpha = np.asarray(rgba)[..., :3], np.asarray(rgba)[..., 3].astype(np.float32) / 255
+    one_colour = bool((colour == colour[:1, :1]).all())
+    if one_colour and alpha.min() < alpha.max():
+        return alpha
+    return np.asarray(rgba.convert("RGB").convert("L"), dtype=np.float32) / 255 * alpha
+
+
+def _soft_from_deep(values: np.ndarray) -> np.ndarray:
+    """16-bit integers or floats to [0, 1]; the largest value tells the depth (1, 255 or 65535)."""
+    top = float(values.max(initial=0.0))
+    depth = 1.0 if top <= 1 else 255.0 if top <= 255 else 65535.0
+    return values / depth
+
+
+def hole_from_pil(mask: Image.Image, argument: str = "mask_image") -> np.ndarray:
+    """bool (H, W), True where the mask is at least half white. An empty hole is the user's mistake."""
+    return _not_empty(soft_from_pil(mask) >= 0.5, argument)
+
+
+def hole_from_array(mask: Any, argument: str = "mask_image") -> np.ndarray:
+    """bool (H, W) from a numpy array or torch tensor: (H, W), (H, W, 1) or (1, H, W).
+
+    bool, integers (0-255, or 0 and 1 alone) or floats in [0, 1]; 1 or 255 = hole, floats from 0.5 on.
+    """
+    values = _plane(_as_numpy(mask, argument), argument)
+    if values.dtype == bool:
+        return _not_empty(values, argument)
+    if not np.isfinite(values).all():
+        raise UserError(argument, "must hold finite values", remedy="it holds NaN or infinity")
+    low, top = values.min(initial=0), values.max(initial=0)
+    integer = np.issubdtype(values.dtype, np.integer)
+    if low < 0 or top > (255 if integer else 1):
+        limits = "0 and 255" if integer else "0 and 1"
+        raise UserError(argument, f"must hold values between {limits}", f"{low} to {top}", "rescale the mask")
+    half = 128 if integer and top > 1 else 0.5
+    return _not_empty(values >= half, argument)
+
+
+def _as_numpy(mask: Any, argument: str) -> np.ndarray:
+    values = mask.detach().cpu() if hasattr(mask, "detach") else mask
+    if hasattr(values, "is_floating_point") and values.is_floating_point():
+        values = values.double()  # numpy has no bfloat16
+    values = np.asarray(values)
+    if values.dtype != bool and not np.issubdtype(values.dtype, np.number):
+        raise UserError(argument, "must be an image or a numeric array", type(mask).__name__)
+    return values
+
+
+def _plane(values: np.ndarray, argument: str) -> np.ndarray:
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
+        values = values[..., 0] if values.shape[-1] == 1 else values[0]
+    if values.ndim != 2:
+        raise UserError(argument, "must have the shape (height, width)", tuple(values.shape))
+    if 0 in values.shape:
+        raise UserError(argument, "must not be zero-sized", tuple(values.shape))
+    return values
+
+
+def _not_empty(hole: np.ndarray, argument: str) -> np.ndarray:
+    if not hole.any():
+        raise UserError(argument, "has no hole", remedy="paint the part that is to be generated white")
+    return hole
+
+
+def resize_hole(hole: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A hole at another size (height, width). Enlarged by nearest neighbour; shrunk, a pixel is hole
+    where any pixel that falls on it was, so that thin holes do not vanish."""
+    if hole.shape == size:
+        return hole
+    image = Image.fromarray(hole.astype(np.float32))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BOX)) > 0
+
+
+def brushbench_to_mask(rle: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """bool (H, W) from BrushBench's flat list [start, length, ...]: 1-based starts, row-major."""
+    return _from_flat(rle, size, "row")
+
+
+def mask_to_brushbench(mask: np.ndarray) -> list[int]:
+    """BrushBench's flat list [start, length, ...] of a bool (H, W) mask: 1-based starts, row-major."""
+    return _to_flat(mask, "row")
+
+
+def brushdata_to_mask(rle: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """bool (H, W) from BrushData's flat list [start, length, ...]: 1-based starts, column-major."""
+    return _from_flat(rle, size, "column")
+
+
+def mask_to_brushdata(mask: np.ndarray) -> list[int]:
+    """BrushData's flat list [start, length, ...] of a bool (H, W) mask: 1-based starts, column-major."""
+    return _to_flat(mask, "column")
+
+
+def _from_flat(rle: Sequence[int], size: tuple[int, int], order: Order) -> np.ndarray:
+    runs = np.asarray(rle)
+    if runs.size and not np.issubdtype(runs.dtype, np.integer):
+        raise UserError("mask RLE", "must be a list of integers", runs.dtype.name)
+    if runs.ndim != 1 or runs.size % 2:
+        raise UserError("mask RLE", "must be a flat list of pairs (start, length)", f"shape {runs.shape}")
+    starts, ends = runs[0::2].astype(np.int64) - 1, runs[0::2].astype(np.int64) - 1 + runs[1::2]
+    pixels = size[0] * size[1]
+    if runs.size and (starts.min() < 0 or (ends < starts).any() or ends.max() > pixels):
+        rule = f"must lie within the {size[1]}x{size[0]} image (starts are 1-based)"
+        raise UserError("mask RLE", rule, f"pixels {starts.min() + 1} to {ends.max()} of {pixels}")
+    flat = np.zeros(pixels, dtype=bool)
+    for start, end in zip(starts, ends, strict=True):
+        flat[start:end] = True
+    return flat.reshape(size, order=_NUMPY_ORDER[order])
+
+
+def _to_flat(mask: np.ndarray, order: Order) -> list[int]:
+    flat = np.concatenate([[False], mask.astype(bool).ravel(order=_NUMPY_ORDER[order]), [False]])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    starts, ends = edges[0::2], edges[1::2]
+    return np.stack([starts + 1, ends - starts], axis=1).ravel().tolist()
+
+
+def coco_to_mask(rle: Mapping[str, Any]) -> np.ndarray:
+    """bool (H, W) from a COCO RLE {"size": [H, W], "counts": list, or the compressed str or bytes}.
+
+    The counts are the lengths of the runs, of 0 and 1 in turn, column by column, 0 first.
+    """
+    height, width = (int(side) for side in rle["size"])
+    counts = rle["counts"]
+    lengths = _decompress(counts) if isinstance(counts, str | bytes) else [int(count) for count in counts]
+    if min(lengths, default=0) < 0 or sum(lengths) != height * width:
+        rule = f"must have counts that add up to {width}x{height} = {height * width} pixels"
+        raise UserError("COCO RLE", rule, sum(lengths))
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(values, lengths).reshape((height, width), order="F")
+
+
+def mask_to_coco(mask: np.ndarray, *, compress: bool = True) -> dict[str, Any]:
+    """COCO RLE of a bool (H, W) mask: {"size": [H, W], "counts": str, or list of int uncompressed}."""
+    flat = mask.astype(bool).ravel(order="F")
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist() if flat.size else []
+    if flat.size and flat[0]:
+        counts.insert(0, 0)
+    return {"size": list(mask.shape), "counts": _compress(counts) if compress else counts}
+
+
+def _compress(counts: list[int]) -> str:
+    """COCO's string: from the fourth count on the difference to the count two before, in signed groups
+    of five bits, low ones first, bit 5 = more to come, plus 48 to be printable."""
+    groups: list[int] = []
+    for index, count in enumerate(counts):
+        value = count - counts[index - 2] if index > 2 else count
+        more = True
+        while more:
+            group, value = value & 0x1F, value >> 5
+            more = value != (-1 if group & 0x10 else 0)
+            groups.append(group + (0x20 if more else 0) + 48)
+    return bytes(groups).decode("ascii")
+
+
+def _decompress(text: str | bytes) -> list[int]:
+    counts: list[int] = []
+    value = shift = 0
+    for code in text.encode("ascii") if isinstance(text, str) else text:
+        group = code - 48
+        value |= (group & 0x1F) << shift
+        shift += 5
+        if group & 0x20:
+            continue
+        if group & 0x10:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise UserError("COCO RLE", "must not end in the middle of a number", text)
+    return counts

@@ -1,0 +1,1 @@
+"""Filling holes of real pictures with a backbone and its branch."""

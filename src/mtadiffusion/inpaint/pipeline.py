@@ -1,0 +1,485 @@
+"""The inpainting pipeline: a stock Stable Diffusion backbone, a branch, a picture and its hole.
+
+Conditioning, branch and injection follow docs/method.md, sections 1 and 2. Where in the picture the
+model works is `regions`, how pixels are put back is `imaging.blending`, what callers may pass is `inputs`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.models.autoencoders import AutoencoderKL, AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
+
+from mtadiffusion.errors import UserError
+from mtadiffusion.imaging.blending import BLENDS, Blend
+from mtadiffusion.inpaint import inputs
+from mtadiffusion.inpaint.inputs import SampleSettings
+from mtadiffusion.inpaint.outputs import OUTPUT_TYPES, as_output, as_pil, check_finite
+from mtadiffusion.inpaint.prompts import TextEmbeds, embed_prompts
+from mtadiffusion.inpaint.regions import Region, find_region, stitch, to_model
+from mtadiffusion.models.branch import InpaintBranch
+from mtadiffusion.models.conditioning import branch_input, latent_known, masked_image
+from mtadiffusion.models.injection import BranchInjection, check_fit
+
+WIDEST_FEATHER = 2.0
+"""The widest fade inside the hole's edge, in pixels of the model."""
+
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One result to be made."""
+
+    picture: torch.Tensor  # (3, H, W) float in [0, 1], the input
+    hole: torch.Tensor  # (H, W) bool, True = to be generated
+    region: Region
+    prompt: int  # index into the text embeddings
+
+
+@dataclass(kw_only=True)
+class _State:
+    """What the sampling loop carries for n results; a callback may replace its tensors."""
+
+    latents: torch.Tensor  # (n, C, h, w)
+    noise: torch.Tensor  # (n, C, h, w), what the latents started from, at unit variance
+    prompt_embeds: torch.Tensor  # (n or 2n, tokens, width); when guided, the negative half is first
+    added: dict[str, torch.Tensor] | None  # SDXL's pooled text and sizes, in halves like prompt_embeds
+    known: torch.Tensor  # (n, 1, h, w), 1 = known
+    masked_latents: torch.Tensor | None  # (n, C, h, w); None: the branch is not run
+    known_latents: torch.Tensor | None  # (n, C, h, w), clean; None: no latent blending
+
+    def replace(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take over what a callback returned."""
+        for name in inputs.CALLBACK_TENSORS:
+            setattr(self, name, tensors.get(name, getattr(self, name)))
+
+
+class MTAInpaintPipeline(DiffusionPipeline):
+    """Text-guided inpainting with a frozen backbone and an `InpaintBranch`.
+
+    Without a branch (or at `branch_scale=0`) it is the backbone alone with latent blending, the baseline.
+    Loads stock Stable Diffusion folders: `from_backbone(folder, branch_folder)`.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"  # type: ignore[assignment]
+    _optional_components = ["branch", "safety_checker", "feature_extractor"]  # noqa: RUF012
+    _exclude_from_cpu_offload = ["safety_checker"]  # noqa: RUF012
+    _callback_tensor_inputs = [*inputs.CALLBACK_TENSORS]  # noqa: RUF012
+
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    unet: Any
+    scheduler: Any
+    branch: Any
+    safety_checker: Any
+    feature_extractor: Any
+
+    def __init__(
+        self,
+        vae: AutoencoderKL | AutoencoderTiny,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        branch: InpaintBranch | None = None,
+        safety_checker: torch.nn.Module | None = None,
+        feature_extractor: CLIPImageProcessor | None = None,
+    ) -> None:
+        super().__init__()
+        _check_backbone(vae, unet)
+        if branch is not None:
+            check_fit(branch, unet)
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            branch=branch,
+            safety_checker=safety_checker,
+            feature_extractor=feature_extractor,
+        )
+        self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str | os.PathLike[str],
+        branch: str | os.PathLike[str] | InpaintBranch | None = None,
+        **kwargs: Any,
+    ) -> MTAInpaintPipeline:
+        """A pipeline from any Stable Diffusion folder or hub id and a branch (a folder or a model).
+
+        Further arguments go to diffusers' `from_pretrained`. Weights are read from safetensors only.
+        """
+        kwargs.setdefault("use_safetensors", True)
+        if isinstance(branch, str | os.PathLike):
+            dtype = kwargs.get("torch_dtype")
+            branch = InpaintBranch.from_pretrained(branch, torch_dtype=dtype, use_safetensors=True)
+        if branch is not None:
+            kwargs["branch"] = branch
+        return cls.from_pretrained(backbone, **kwargs)
+
+    @property
+    def resolution(self) -> int:
+        """Side of the model's square picture in pixels."""
+        size = self.unet.config.sample_size
+        return (size if isinstance(size, int) else min(size)) * self.vae_scale_factor
+
+    @property
+    def guidance_scale(self) -> float:
+        """The running call's; diffusers' callbacks change `_guidance_scale` on the way."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the running call compares the prompt with the negative one."""
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """The running call's number of model evaluations."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """A callback sets `_interrupt` to skip the remaining steps."""
+        return self._interrupt
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        image: Any = None,
+        mask_image: Any = None,
+        *,
+        negative_prompt: str | list[str] | None = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 7.5,
+        generator: Generators = None,
+        num_images_per_prompt: int = 1,
+        branch_scale: float = 1.0,
+        latent_blending: bool | None = None,
+        blend: Blend = "paste",
+        feather: float = WIDEST_FEATHER,
+        resolution: int | None = None,
+        eta: float = 0.0,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        pooled_prompt_embeds: torch.Tensor | None = None,
+        negative_pooled_prompt_embeds: torch.Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> StableDiffusionPipelineOutput | tuple[Any, list[bool] | None]:
+        """Fill the hole of each picture as its prompt asks.
+
+        A single prompt, image or mask serves a list of the others. Results come in the order of the
+        prompts, each `num_images_per_prompt` times. Regions of different shapes are sampled one shape
+        after the other; the callback's steps then start again.
+
+        Args:
+            prompt: what to draw in the hole.
+            image: PIL image, uint8 or float array (H, W, 3), tensor (3, H, W), a batch or a list of them;
+                any size; floats in [0, 1].
+            mask_image: as `image`, of its size, one channel: white = hole, grey from half white on.
+            negative_prompt: what to avoid; empty by default.
+            num_inference_steps: 1 to 1000.
+            guidance_scale: weight of the prompt; up to 1 the negative prompt is not used.
+            generator: one for all results, one a result in a list (a result then does not depend on its
+                batch), or None for the global one. CPU generators, so that noise is the same everywhere.
+            num_images_per_prompt: results for each prompt.
+            branch_scale: weight of the branch's features; at 0 the branch is not run.
+            latent_blending: put the noised known latents back after each step. None: only where no branch
+                is run.
+            blend: `paste` leaves every pixel outside the hole as it is, bit for bit; `brushnet` is
+                BrushNet's soft edge; `none` is what the model drew in the whole region around the hole.
+            feather: for `paste`, over how many of the model's pixels (0 to 2) generated content fades in,
+                inside the hole.
+            resolution: side of the model's picture in pixels; its own by default.
+            eta: DDIM's; other schedulers ignore it.
+            prompt_embeds: (B, tokens, width) in place of `prompt`. Guidance then needs
+                `negative_prompt_embeds`, and a backbone with SDXL's added embedding the pooled ones.
+            output_type: `pil`; `np` (B, H, W, 3) or `pt` (B, 3, H, W) in [0, 1] on the CPU, a list where
+                sizes differ; `latent`, the latents of the regions.
+            return_dict: a `StableDiffusionPipelineOutput` instead of a tuple.
+            callback_on_step_end: as in diffusers: (pipeline, step, timestep, tensors) -> tensors.
+            callback_on_step_end_tensor_inputs: any of latents, prompt_embeds, masked_latents, known.
+
+        Raises:
+            UserError: an argument is out of range or does not fit the others; a result holds NaN.
+        """
+        self.check_inputs(num_images_per_prompt, blend, feather, resolution, output_type)
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        no_branch = self.branch is None or branch_scale == 0
+        settings = SampleSettings(
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            branch_scale=0.0 if no_branch else branch_scale,
+            latent_blending=no_branch if latent_blending is None else latent_blending,
+            eta=eta,
+            callback=callback_on_step_end,
+            callback_tensors=callback_on_step_end_tensor_inputs,
+        )
+        given = None
+        if prompt_embeds is not None:
+            if prompt is not None:
+                raise UserError("prompt", "must not be given together with prompt_embeds", prompt)
+            given = TextEmbeds(
+                prompt=prompt_embeds,
+                negative=negative_prompt_embeds,
+                pooled=pooled_prompt_embeds,
+                negative_pooled=negative_pooled_prompt_embeds,
+            )
+        prompts = inputs.as_prompts(prompt, "prompt") if given is None else list(given.prompt)
+        jobs = self._plan(prompts, image, mask_image, resolution or self.resolution, num_images_per_prompt)
+        inputs.check_generators(generator, len(jobs))
+        embeds = given or self.encode_prompt(prompts, negative_prompt, guided=guidance_scale > 1)
+
+        results: list[Any] = [None] * len(jobs)
+        unsafe = [False] * len(jobs)
+        for members in _alike(jobs):
+            group = [jobs[member] for member in members]
+            own = [generator[member] for member in members] if isinstance(generator, list) else generator
+            self._guidance_scale, self._interrupt = guidance_scale, False
+            latents = self._sample(group, embeds, settings, own)
+            if output_type == "latent":
+                made, flags = list(latents), [False] * len(group)
+            else:
+                drawn, flags = self._screen(self._decode(latents))
+                made = [_put_back(*pair, blend, feather) for pair in zip(group, drawn, strict=True)]
+            for member, one, flag in zip(members, made, flags, strict=True):
+                results[member], unsafe[member] = one, flag
+        self.maybe_free_model_hooks()
+        images = as_output(results, output_type)
+        flagged = unsafe if self.safety_checker is not None else None
+        if not return_dict:
+            return images, flagged
+        return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=flagged)
+
+    def check_inputs(
+        self, num_images_per_prompt: int, blend: str, feather: float, resolution: int | None, output_type: str
+    ) -> None:
+        """Raise a UserError if one of these is out of range."""
+        inputs.check_number("num_images_per_prompt", num_images_per_prompt, 1, whole=True)
+        inputs.check_choice("blend", blend, BLENDS)
+        inputs.check_number("feather", feather, 0, WIDEST_FEATHER)
+        inputs.check_choice("output_type", output_type, OUTPUT_TYPES)
+        multiple = self._multiple
+        if resolution is not None:
+            inputs.check_number("resolution", resolution, multiple, whole=True)
+            if resolution % multiple:
+                raise UserError("resolution", f"must be a multiple of {multiple}", resolution)
+
+    def encode_prompt(
+        self, prompts: list[str], negative_prompt: str | list[str] | None, *, guided: bool
+    ) -> TextEmbeds:
+        """The embeddings of the prompts and, when guided, of as many negative prompts."""
+        device = self._execution_device
+        embeds = embed_prompts(prompts, self.tokenizer, self.text_encoder, device)
+        if not guided:
+            return TextEmbeds(prompt=embeds)
+        wanted = inputs.as_prompts("" if negative_prompt is None else negative_prompt, "negative_prompt")
+        (negatives,) = inputs.broadcast(len(prompts), negative_prompt=wanted)
+        negative = embed_prompts(negatives, self.tokenizer, self.text_encoder, device, "negative_prompt")
+        return TextEmbeds(prompt=embeds, negative=negative)
+
+    @property
+    def _multiple(self) -> int:
+        """What the sides of the model's picture are a multiple of, so that every level halves evenly."""
+        return self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    def _plan(
+        self, prompts: list[Any], image: Any, mask_image: Any, resolution: int, copies: int
+    ) -> list[_Job]:
+        pictures, holes = inputs.as_pictures(image), inputs.as_holes(mask_image)
+        indices = list(range(len(prompts)))
+        count = max(len(prompts), len(pictures), len(holes))
+        indices, pictures, holes = inputs.broadcast(count, prompt=indices, image=pictures, mask_image=holes)
+        jobs = []
+        for index, picture, hole in zip(indices, pictures, holes, strict=True):
+            inputs.check_same_size(picture, hole)
+            region = find_region(hole, resolution, self._multiple)
+            jobs += [_Job(picture=picture, hole=hole, region=region, prompt=index)] * copies
+        return jobs
+
+    def _sample(
+        self, jobs: list[_Job], embeds: TextEmbeds, settings: SampleSettings, generators: Generators
+    ) -> torch.Tensor:
+        """The latents (n, C, h, w) drawn for jobs whose regions have one shape."""
+        self.scheduler.set_timesteps(settings.num_inference_steps, device=self._execution_device)
+        state = self._start(jobs, embeds, settings, generators)
+        injection = BranchInjection(self.unet)
+        try:
+            self._denoise(state, injection, settings, self._step_arguments(generators, settings.eta))
+        finally:
+            injection.remove()
+        check_finite(state.latents, self.unet.dtype)
+        return state.latents
+
+    def _denoise(
+        self, state: _State, injection: BranchInjection, settings: SampleSettings, extra: dict[str, Any]
+    ) -> None:
+        """The sampling loop: from noise to the latents of the result, in `state.latents`."""
+        timesteps = self.scheduler.timesteps
+        self._num_timesteps = len(timesteps)
+        warm_up = len(timesteps) - settings.num_inference_steps * self.scheduler.order
+        with self.progress_bar(total=settings.num_inference_steps) as progress:
+            for step, timestep in enumerate(timesteps):
+                if self.interrupt:
+                    continue
+                prediction = self._predict(state, timestep, injection, settings.branch_scale)
+                state.latents = self.scheduler.step(
+                    prediction, timestep, state.latents, **extra, return_dict=False
+                )[0]
+                if state.known_latents is not None:
+                    known = self._renoised(state.known_latents, state.noise, timesteps[step + 1 : step + 2])
+                    state.latents = torch.where(state.known > 0.5, known, state.latents)
+                if settings.callback is not None:
+                    handed = {name: getattr(state, name) for name in settings.callback_tensors}
+                    state.replace(settings.callback(self, step, timestep, handed))
+                last = step == len(timesteps) - 1
+                if last or (step + 1 > warm_up and (step + 1) % self.scheduler.order == 0):
+                    progress.update()
+
+    def _predict(
+        self, state: _State, timestep: torch.Tensor, injection: BranchInjection, branch_scale: float
+    ) -> torch.Tensor:
+        """The backbone's prediction (n, C, h, w) with the branch's features and guidance.
+
+        The branch has no text input, so that it runs once for both halves of the guidance batch, unless
+        it takes SDXL's added embedding (docs/method.md, section 2).
+        """
+        guided = self.do_classifier_free_guidance
+        scaled = self.scheduler.scale_model_input(state.latents, timestep)
+        twice = torch.cat([scaled] * 2) if guided else scaled
+        features: tuple[torch.Tensor, ...] = ()
+        if state.masked_latents is not None:
+            seen = branch_input(scaled, state.masked_latents, state.known).to(self.branch.dtype)
+            added = None
+            if self.branch.config.addition_embed_type is not None:
+                added = state.added
+                seen = torch.cat([seen] * 2) if guided else seen
+            features = self.branch(seen, timestep, added_cond_kwargs=added).features
+        with injection.features(features, scale=branch_scale) if features else contextlib.nullcontext():
+            prediction = self.unet(
+                twice,
+                timestep,
+                encoder_hidden_states=state.prompt_embeds,
+                added_cond_kwargs=state.added,
+                return_dict=False,
+            )[0]
+        if not guided:
+            return prediction
+        negative, positive = prediction.chunk(2)
+        return negative + self._guidance_scale * (positive - negative)
+
+    def _start(
+        self, jobs: list[_Job], embeds: TextEmbeds, settings: SampleSettings, generators: Generators
+    ) -> _State:
+        device, dtype = self._execution_device, self.unet.dtype
+        views = [to_model(job.picture, job.hole, job.region) for job in jobs]
+        pictures = torch.stack([picture for picture, _ in views]) * 2 - 1  # (n, 3, h*f, w*f)
+        holes = torch.stack([hole for _, hole in views])[:, None].float()  # (n, 1, h*f, w*f)
+        height, width = jobs[0].region.work_size
+        size = height // self.vae_scale_factor, width // self.vae_scale_factor
+        shape = (len(jobs), self.unet.config.in_channels, *size)
+        # On the CPU in float32, so that a seed means the same noise on every device and in every dtype.
+        noise = randn_tensor(shape, generator=generators, device=torch.device("cpu"), dtype=torch.float32)
+        noise = noise.to(device, dtype)
+        masked_latents = None
+        if settings.branch_scale:
+            masked_latents = self._encode(masked_image(pictures, holes, self.branch.config.hole_fill))
+        samples, guided = [job.prompt for job in jobs], self.do_classifier_free_guidance
+        return _State(
+            latents=noise * self.scheduler.init_noise_sigma,
+            noise=noise,
+            prompt_embeds=embeds.tokens(samples, guided).to(device, dtype),
+            added=self._added(embeds, samples, (height, width)),
+            known=latent_known(holes, size, mode="any").to(device, dtype),
+            masked_latents=masked_latents,
+            known_latents=self._encode(pictures) if settings.latent_blending else None,
+        )
+
+    def _added(
+        self, embeds: TextEmbeds, samples: list[int], size: tuple[int, int]
+    ) -> dict[str, torch.Tensor] | None:
+        """SDXL's added embedding: pooled text, and original size, crop's corner and target size."""
+        if self.unet.config.addition_embed_type != "text_time":
+            return None
+        pooled = embeds.pools(samples, self.do_classifier_free_guidance)
+        sizes = torch.tensor([[*size, 0, 0, *size]] * len(pooled))
+        device, dtype = self._execution_device, self.unet.dtype
+        return {"text_embeds": pooled.to(device, dtype), "time_ids": sizes.to(device, dtype)}
+
+    def _renoised(self, clean: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """Clean latents noised to a timestep (1,); clean where no timestep is left (0,)."""
+        return self.scheduler.add_noise(clean, noise, timestep) if len(timestep) else clean
+
+    def _step_arguments(self, generators: Generators, eta: float) -> dict[str, Any]:
+        """What of eta and the generators this scheduler's step takes."""
+        taken = inspect.signature(self.scheduler.step).parameters
+        return {name: value for name, value in (("generator", generators), ("eta", eta)) if name in taken}
+
+    def _encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures (n, 3, H, W) in [-1, 1] to scaled latents (n, C, h, w): the mode, not a sample."""
+        encoded = self.vae.encode(pictures.to(self._execution_device, self.vae.dtype))
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        return ((latents - shift) * self.vae.config.scaling_factor).to(self.unet.dtype)
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents (n, C, h, w) to pictures (n, 3, H, W) float32 in [0, 1] on the CPU."""
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor + shift
+        pictures = self.vae.decode(latents, return_dict=False)[0].float().cpu()
+        check_finite(pictures, self.vae.dtype)
+        return (pictures / 2 + 0.5).clamp(0, 1)
+
+    def _screen(self, pictures: torch.Tensor) -> tuple[torch.Tensor, list[bool]]:
+        """Pictures (n, 3, H, W) with what a registered safety checker flags in black; the flags."""
+        if self.safety_checker is None or self.feature_extractor is None:
+            return pictures, [False] * len(pictures)
+        images = [as_pil(picture) for picture in pictures]
+        seen = self.feature_extractor(images, return_tensors="pt").pixel_values
+        arrays = pictures.permute(0, 2, 3, 1).numpy()
+        device, dtype = self._execution_device, self.unet.dtype
+        checked, flags = self.safety_checker(images=arrays, clip_input=seen.to(device, dtype))
+        return torch.as_tensor(np.asarray(checked)).permute(0, 3, 1, 2), [bool(flag) for flag in flags]
+
+
+def _check_backbone(vae: Any, unet: Any) -> None:
+    if unet.config.in_channels != vae.config.latent_channels:
+        rule = f"must take the VAE's {vae.config.latent_channels} latent channels"
+        remedy = "use a text-to-image backbone, not an inpainting one"
+        raise UserError("unet", rule, unet.config.in_channels, remedy)
+
+
+def _alike(jobs: list[_Job]) -> list[list[int]]:
+    """Indices of the jobs, grouped by the shape that the model works at."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, job in enumerate(jobs):
+        groups.setdefault(job.region.work_size, []).append(index)
+    return list(groups.values())
+
+
+def _put_back(job: _Job, drawn: torch.Tensor, blend: Blend, feather: float) -> torch.Tensor:
+    return stitch(job.picture, job.hole, drawn, job.region, blend=blend, feather=feather)

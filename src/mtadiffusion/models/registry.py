@@ -1,0 +1,435 @@
+"""Which models can be named, where they lie, and how they are loaded.
+
+A backbone is a folder or hub id in the diffusers Stable Diffusion layout, a branch a folder with
+`config.json` and safetensors. The embedded models are such folders inside the package, known here by name;
+nothing else asks whether a model is the embedded one. Weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mtadiffusion.errors import UserError, nearest_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from mtadiffusion.inpaint.pipeline import MTAInpaintPipeline
+    from mtadiffusion.models.branch import InpaintBranch
+
+Kind = Literal["backbone", "branch", "style_vgg", "judge"]
+
+NO_BRANCH = "none"
+"""The branch name that means: the backbone alone, with latent blending."""
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+_PICKLES = {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth"}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_OPTIONS: dict[Kind, str] = {
+    "backbone": "--model",
+    "branch": "--branch",
+    "style_vgg": "style_vgg.weights",
+    "judge": "judge",
+}
+_WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+"""The folders of a backbone that hold weights, and their file's name without its suffix."""
+
+_HUB_FILES: dict[Kind, list[str]] = {
+    "backbone": [
+        "model_index.json",
+        "scheduler/*.json",
+        "tokenizer/*",
+        *(f"{part}/config.json" for part in _WEIGHTS),
+        *(f"{part}/{stem}{tail}" for part, stem in _WEIGHTS.items() for tail in (
+            ".safetensors", ".safetensors.index.json", "-?????-of-?????.safetensors"
+        )),
+    ],
+    "branch": ["config.json", "diffusion_pytorch_model*.safetensors", "*.safetensors.index.json"],
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One model that can be named."""
+
+    name: str
+    """What the command line takes."""
+
+    kind: Kind
+    """What it is."""
+
+    source: str
+    """`embedded` in this package, or `hub`."""
+
+    licence: str
+    """The licence of the weights."""
+
+    size_mb: float
+    """Megabytes (10^6 bytes) on disk; of a model that is not present, what a download fetches."""
+
+    present: bool
+    """Whether it can be loaded without a network."""
+
+    folder: str | None
+    """Where it lies, if it is present."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    name: str
+    kind: Kind
+    licence: str
+    embedded_at: str | None = None
+    """Folder inside the package; None: a hub id."""
+    download_mb: float = 0.0
+
+
+_KNOWN = (
+    _Known(name="sticker", kind="backbone", licence="Apache-2.0", embedded_at="stickers/weights/base"),
+    _Known(name="sticker", kind="branch", licence="Apache-2.0", embedded_at="stickers/weights/branch"),
+    _Known(name="sticker", kind="style_vgg", licence="Apache-2.0", embedded_at="stickers/weights/latent_vgg"),
+    _Known(name="sticker", kind="judge", licence="Apache-2.0", embedded_at="stickers/weights/judge"),
+    _Known(
+        name="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        kind="backbone",
+        licence="CreativeML OpenRAIL-M",
+        download_mb=4270,
+    ),
+    _Known(
+        name="CompVis/stable-diffusion-v1-4",
+        kind="backbone",
+        licence="CreativeML OpenRAIL-M",
+        download_mb=4270,
+    ),
+)
+_BRANCH_OF = {"sticker": "sticker"}
+"""The branch that goes with a backbone when none is named."""
+
+
+def known_models() -> list[ModelEntry]:
+    """Every model that can be named, embedded ones first."""
+    return [_entry(known) for known in _KNOWN]
+
+
+def resolve_backbone(name: str, argument: str = _OPTIONS["backbone"]) -> Path:
+    """The folder of a backbone, given its embedded name, its folder or its hub id; fetched if need be.
+
+    Raises:
+        UserError: unknown, not in the diffusers layout, pickles instead of safetensors, hub out of reach.
+    """
+    return _resolved("backbone", name, argument)
+
+
+def resolve_branch(name: str, argument: str = _OPTIONS["branch"]) -> Path:
+    """The folder of a branch, as `resolve_backbone`."""
+    return _resolved("branch", name, argument)
+
+
+def resolve_style_vgg(name: str, argument: str = _OPTIONS["style_vgg"]) -> Path:
+    """The folder of a style loss's VGG, given its embedded name or its folder."""
+    return _resolved("style_vgg", name, argument)
+
+
+def resolve_judge(name: str = "sticker", argument: str = _OPTIONS["judge"]) -> Path:
+    """The folder of a judge, given its embedded name or its folder."""
+    return _resolved("judge", name, argument)
+
+
+def default_branch(model: str) -> str:
+    """The name of the branch that goes with a backbone; a backbone without one is the user's mistake."""
+    if model not in _BRANCH_OF:
+        remedy = (
+            f"pass the folder of a branch that was trained for it, or {NO_BRANCH!r} for the backbone alone"
+        )
+        raise UserError("--branch", f"is needed with --model {model}", None, remedy)
+    return _BRANCH_OF[model]
+
+
+def load_pipeline(
+    model: str = "sticker",
+    branch: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str = "auto",
+) -> MTAInpaintPipeline:
+    """A pipeline from a backbone and a branch, each loaded from safetensors.
+
+    Args:
+        model: embedded name, folder or hub id of a backbone.
+        branch: embedded name, folder or hub id of a branch, an official BrushNet's folder included; "none"
+            for the backbone alone; None for the branch that goes with the backbone.
+        dtype: of the weights; "auto" is float16 on CUDA and float32 elsewhere.
+        device: "auto" is CUDA where there is a GPU, else the CPU.
+
+    Raises:
+        UserError: a name, folder or device that cannot be used; a branch that does not fit the backbone.
+    """
+    backbone_folder = resolve_backbone(model)
+    branch_name = default_branch(model) if branch is None else branch
+    branch_folder = None if branch_name == NO_BRANCH else resolve_branch(branch_name)
+    place = torch_device(device)
+    weights_dtype = torch_dtype(dtype, place)
+
+    from mtadiffusion.inpaint.pipeline import MTAInpaintPipeline
+
+    loaded = None if branch_folder is None else load_branch(branch_folder, weights_dtype)
+    components = load_components(backbone_folder, weights_dtype)
+    return MTAInpaintPipeline(branch=loaded, **components).to(place)
+
+
+def load_components(folder: Path, dtype: torch.dtype, argument: str = "--model") -> dict[str, Any]:
+    """The parts of a backbone's folder: vae, text_encoder, tokenizer, unet, scheduler."""
+    import diffusers
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    unet_class = _class_named(folder / "unet", "config.json", ("UNet2DConditionModel",), argument)
+    vae_class = _class_named(folder / "vae", "config.json", ("AutoencoderKL", "AutoencoderTiny"), argument)
+    schedulers = [name for name in dir(diffusers) if name.endswith("Scheduler")]
+    scheduler_class = _class_named(folder / "scheduler", "scheduler_config.json", schedulers, argument)
+    load = partial(_load_weights, dtype=dtype, argument=argument)
+    parts = {
+        "vae": load(vae_class, folder / "vae"),
+        "text_encoder": load(CLIPTextModel, folder / "text_encoder"),
+        "unet": load(unet_class, folder / "unet"),
+    }
+    with _loading(argument, folder / "tokenizer"):
+        parts["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    with _loading(argument, folder / "scheduler"):
+        parts["scheduler"] = scheduler_class.from_pretrained(folder / "scheduler")
+    return parts
+
+
+def load_branch(folder: Path, dtype: torch.dtype, argument: str = "--branch") -> InpaintBranch:
+    """A branch from its folder; an official BrushNet's folder gives a residual branch."""
+    from mtadiffusion.models.branch import InpaintBranch
+
+    name = _read_json(folder / "config.json", argument).get("_class_name")
+    if name == "BrushNetModel":
+        with _loading(argument, folder):
+            return InpaintBranch.from_brushnet(folder).to(dtype).eval()
+    if name != InpaintBranch.__name__:
+        rule, remedy = "must be the folder of an InpaintBranch or a BrushNetModel", "see mta models"
+        raise UserError(argument, rule, name, remedy)
+    return _load_weights(InpaintBranch, folder, dtype=dtype, argument=argument)
+
+
+def torch_device(name: str, argument: str = "--device") -> torch.device:
+    """The device called `name`, if this machine has it."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        remedy = "use auto or cpu; cuda and cuda:1 need a GPU and a torch built for it"
+        raise UserError(argument, "is not available on this machine", name, remedy) from None
+    return device
+
+
+def torch_dtype(name: str | torch.dtype, device: torch.device, argument: str = "--dtype") -> torch.dtype:
+    """The dtype called `name`."""
+    import torch
+
+    if isinstance(name, torch.dtype):
+        return name
+    if name not in DTYPES:
+        raise UserError(argument, f"must be one of {', '.join(DTYPES)}", name)
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return getattr(torch, name)
+
+
+def _entry(known: _Known) -> ModelEntry:
+    folder = _embedded_folder(known) if known.embedded_at else _cached_snapshot(known.name, known.kind)
+    present = folder is not None and _is_complete(known.kind, folder)
+    size = _size_mb(folder) if present and folder is not None else known.download_mb
+    return ModelEntry(
+        name=known.name,
+        kind=known.kind,
+        source="embedded" if known.embedded_at else "hub",
+        licence=known.licence,
+        size_mb=round(size, 2),
+        present=present,
+        folder=str(folder) if present else None,
+    )
+
+
+def _embedded_folder(known: _Known) -> Path:
+    return Path(str(files("mtadiffusion"))) / str(known.embedded_at)
+
+
+def _size_mb(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def _resolved(kind: Kind, name: str, argument: str) -> Path:
+    folder = _find_folder(kind, name, argument)
+    _check_layout(kind, folder, argument)
+    return folder
+
+
+def _find_folder(kind: Kind, name: str, argument: str) -> Path:
+    embedded = {known.name: known for known in _KNOWN if known.kind == kind and known.embedded_at}
+    if name in embedded:
+        folder = _embedded_folder(embedded[name])
+        if not folder.is_dir():
+            remedy = "install the package with its weights, or pass a folder"
+            raise UserError(argument, f"{name} is not part of this installation", str(folder), remedy)
+        return folder
+    path = Path(name).expanduser() if name else Path()
+    if name and path.is_dir():
+        return path
+    if name and path.exists():
+        remedy = (
+            "convert it: diffusers' StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
+        )
+        raise UserError(argument, "must be a folder in the diffusers layout, not a file", name, remedy)
+    names = [known.name for known in _KNOWN if known.kind == kind]
+    if name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1:
+        raise UserError(argument, "must be an existing folder", name, "there is no such folder")
+    if not _HUB_ID.fullmatch(name) or kind not in _HUB_FILES:
+        remedy = f"{nearest_name(name, names)}; a folder serves too"
+        raise UserError(argument, f"is no known {kind.replace('_', ' ')}", name, remedy)
+    return _from_hub(kind, name, argument, names)
+
+
+def _from_hub(kind: Kind, name: str, argument: str, names: list[str]) -> Path:
+    """The snapshot of a hub id in the local cache, fetched if it is not complete there."""
+    cached = _cached_snapshot(name, kind)
+    if cached is not None and _is_complete(kind, cached):
+        return cached
+
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES[kind]))
+    except RepositoryNotFoundError:
+        rule = "is neither a folder here nor a public model of the hub"
+        raise UserError(argument, rule, name, nearest_name(name, names)) from None
+    except HFValidationError:
+        raise UserError(
+            argument, "is neither a folder nor a hub id", name, nearest_name(name, names)
+        ) from None
+    except Exception as error:  # the client raises whatever its transport does
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
+        remedy = (
+            f"{f'did you mean {close[0]!r}? ' if close else ''}Where there is a network, fetch it once with "
+            f"`hf download {name} --local-dir FOLDER`, then pass {argument} FOLDER; or use {argument} sticker"
+        )
+        rule = "is not on this machine, and the hub is out of reach"
+        raise UserError(argument, rule, name, remedy) from error
+
+
+def _cached_snapshot(name: str, kind: Kind) -> Path | None:
+    """The folder of a hub id in the local cache, complete or not; None where there is none."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES[kind], local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_complete(kind: Kind, folder: Path) -> bool:
+    try:
+        _check_layout(kind, folder, "")
+    except UserError:
+        return False
+    return True
+
+
+def _check_layout(kind: Kind, folder: Path, argument: str) -> None:
+    if kind != "backbone":
+        _check_file(
+            folder / "config.json", argument, f"a {kind} is a folder with config.json and safetensors"
+        )
+        _check_weights(folder, "*", argument)
+        return
+    remedy = "pass a folder in the diffusers layout, with unet, vae, text_encoder, tokenizer and scheduler"
+    _check_file(folder / "model_index.json", argument, remedy)
+    _check_file(folder / "scheduler" / "scheduler_config.json", argument, remedy)
+    if not any((folder / "tokenizer" / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+        raise UserError(argument, "lacks its tokenizer", str(folder / "tokenizer"), remedy)
+    for part, stem in _WEIGHTS.items():
+        _check_file(folder / part / "config.json", argument, remedy)
+        _check_weights(folder / part, stem, argument)
+
+
+def _check_file(path: Path, argument: str, remedy: str) -> None:
+    if not path.is_file():
+        raise UserError(argument, f"lacks {path.name}", str(path.parent), remedy)
+
+
+def _check_weights(folder: Path, stem: str, argument: str) -> None:
+    if any(folder.glob(f"{stem}.safetensors")) or any(folder.glob(f"{stem}.safetensors.index.json")):
+        return
+    pickles = sorted(path for path in folder.iterdir() if path.suffix in _PICKLES)
+    if pickles:
+        remedy = (
+            "loading a pickle can run foreign code: where you trust the file, load it with diffusers and "
+            "write it again with save_pretrained(FOLDER, safe_serialization=True)"
+        )
+        raise UserError(argument, "must hold safetensors, not a pickle", str(pickles[0]), remedy)
+    remedy = "the folder is incomplete: copy it again"
+    expected = "its weights" if stem == "*" else f"{stem}.safetensors"
+    raise UserError(argument, f"lacks {expected}", str(folder), remedy)
+
+
+def _read_json(path: Path, argument: str) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(argument, f"cannot be loaded ({error})", str(path), "the file is damaged") from error
+    if not isinstance(values, dict):
+        raise UserError(argument, "must hold a JSON object", str(path), "the file is damaged")
+    return values
+
+
+def _class_named(folder: Path, file: str, allowed: tuple[str, ...] | list[str], argument: str) -> Any:
+    """The diffusers class that a component's configuration names, if it is one of those allowed."""
+    import diffusers
+
+    name = str(_read_json(folder / file, argument).get("_class_name"))
+    if name not in allowed:
+        rule = f"must have a {folder.name} that is {' or '.join(allowed)}" if len(allowed) < 4 else (
+            f"must have a {folder.name} that diffusers knows"
+        )  # fmt: skip
+        raise UserError(argument, rule, name, "only the Stable Diffusion 1.x and 2.x layout is supported")
+    return getattr(diffusers, name)
+
+
+def _load_weights(model_class: Any, folder: Path, *, dtype: torch.dtype, argument: str) -> Any:
+    """A model with every one of its weights from the folder: none fresh, none left over."""
+    with _loading(argument, folder):
+        model, report = model_class.from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True
+        )
+    absent = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
+    if absent:
+        rule = f"has weights that do not fit its config.json: {len(absent)} are missing, first {absent[0]}"
+        raise UserError(argument, rule, str(folder), "the folder is incomplete or mixed: copy it again")
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _loading(argument: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # loaders of broken folders raise nearly anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        remedy = "the folder is damaged or incomplete: copy it again"
+        raise UserError(argument, f"cannot be loaded ({reason})", str(folder), remedy) from error

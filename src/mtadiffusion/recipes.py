@@ -1,0 +1,81 @@
+"""Named training configurations as functions. `mta train NAME` starts from one of them.
+
+`debug` runs offline on a CPU in seconds, `sticker` trains the embedded branch, `sd15` is the paper's setting
+(docs/method.md, section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mtadiffusion.config import (
+    BranchConfig,
+    DataConfig,
+    LossConfig,
+    OptimConfig,
+    StyleVGGConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+from mtadiffusion.errors import UserError, nearest_name
+
+
+def debug() -> TrainConfig:
+    """A few steps on a handful of records, every part of the objective switched on."""
+    return TrainConfig(
+        steps=8,
+        batch_size=4,
+        log_every=2,
+        checkpoint_every=4,
+        data=DataConfig(records=8, size=64, encode_batch=8),
+        loss=LossConfig(style_step=50),
+        style_vgg=StyleVGGConfig(initialise="random", calibration_images=8),
+        optim=OptimConfig(lr=1e-3, warmup=2, ema=0.9),
+        validation=ValidationConfig(every=8, samples=4, images=2, steps=2),
+    )
+
+
+def sticker() -> TrainConfig:
+    """The embedded branch: 64-pixel sticker scenes on a two-core CPU."""
+    return TrainConfig(
+        backbone="sticker",
+        steps=6000,
+        batch_size=16,
+        log_every=50,
+        checkpoint_every=500,
+        branch=BranchConfig(block="attention", position="dwconv"),
+        data=DataConfig(source="sticker", size=64, records=12000, holes_per_image=2),
+        loss=LossConfig(edge_reduction="sum", style_step=50),
+        style_vgg=StyleVGGConfig(initialise="trained", weights="sticker"),
+        optim=OptimConfig(lr=3e-4, warmup=200, schedule="constant", decay_share=0.3, ema=0.998),
+        validation=ValidationConfig(every=1000, samples=64, images=6),
+    )
+
+
+def sd15() -> TrainConfig:
+    """The paper's setting at 512 pixels: a batch of 2 here, of 8 GPUs there."""
+    return TrainConfig(
+        backbone="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        steps=200_000,
+        batch_size=2,
+        device="cuda",
+        precision="bf16",
+        checkpoint_every=5000,
+        branch=BranchConfig(block="attention", gradient_checkpointing=True),
+        data=DataConfig(source="sticker", size=512, holes_per_image=0, cache=False),
+        loss=LossConfig(gamma=1.0, delta=100.0, eta=0.1, style_step=1),
+        style_vgg=StyleVGGConfig(initialise="folded", weights="vgg16.safetensors", lr=1e-7),
+        optim=OptimConfig(lr=1e-5, warmup=500, ema=0.9999),
+        validation=ValidationConfig(every=5000, steps=50, guidance_scale=7.5),
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {"debug": debug, "sd15": sd15, "sticker": sticker}
+"""Every recipe by the name that the command line takes."""
+
+
+def recipe(name: str) -> TrainConfig:
+    """The configuration called `name`; an unknown name is the user's mistake."""
+    if name not in RECIPES:
+        raise UserError("recipe", "is unknown", name, nearest_name(name, RECIPES))
+    return RECIPES[name]()

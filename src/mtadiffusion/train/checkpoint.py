@@ -1,0 +1,113 @@
+"""Checkpoints of a run: folders of safetensors and one JSON file, complete or not there at all.
+
+A folder is written under a temporary name, flushed to disk and renamed; old ones are renamed away before they
+are deleted. So whatever moment a run dies at, every `step-*` folder can be loaded. There is no generator
+state to keep: each sample's randomness is derived from its number (`mtadiffusion.seeding`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_UNFINISHED, _DISCARDED = ".unfinished-", ".discarded-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What resuming needs."""
+
+    step: int
+    """Steps done."""
+
+    config: dict[str, Any]
+    """The run's configuration as JSON-ready dictionaries."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    """Named groups of tensors: branch, ema, vgg, optimizer."""
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write `folder/step-NNNNNNNN`, then let go of all but the newest `keep`. Returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    final = folder / f"step-{checkpoint.step:08d}"
+    temporary = folder / f"{_UNFINISHED}{final.name}"
+    temporary.mkdir()
+    for name, tensors in checkpoint.tensors.items():
+        saved = {key: value.contiguous() for key, value in tensors.items()}
+        save_file(saved, temporary / f"{name}.safetensors")
+    state = {"step": checkpoint.step, "config": checkpoint.config, "groups": sorted(checkpoint.tensors)}
+    (temporary / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+    publish_folder(temporary, final)
+    for old in list_checkpoints(folder)[:-keep]:
+        discard_folder(old)
+    return final
+
+
+def publish_folder(temporary: Path, final: Path) -> None:
+    """Flush a finished folder to disk and give it its name; an older folder of that name goes."""
+    _flush(temporary)
+    if final.exists():
+        discard_folder(final)
+    temporary.rename(final)
+
+
+def discard_folder(path: Path) -> None:
+    """Delete a folder; it loses its name before it loses its files."""
+    away = path.with_name(f"{_DISCARDED}{path.name}")
+    path.rename(away)
+    shutil.rmtree(away)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint folder onto the CPU."""
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    tensors = {name: load_file(path / f"{name}.safetensors") for name in state["groups"]}
+    return Checkpoint(step=state["step"], config=state["config"], tensors=tensors)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as tensors named `{parameter's number}.{quantity}`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{number}.{name}": torch.as_tensor(value)
+        for number, quantities in state.items()
+        for name, value in quantities.items()
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`; groups and their settings stay as they are."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".")
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _sweep(folder: Path) -> None:
+    for left in (*folder.glob(f"{_UNFINISHED}*"), *folder.glob(f"{_DISCARDED}*")):
+        shutil.rmtree(left)
+
+
+def _flush(folder: Path) -> None:
+    """Force the folder's files and its entries to disk, so that the rename never precedes the content."""
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)

@@ -1,0 +1,122 @@
+"""The holes of training samples: random brush strokes, and object masks drawn loosely.
+
+A hole is a bool array (H, W), True = to be generated. Every function takes the generator that it draws from,
+and every hole has at least one pixel and leaves at least one (docs/method.md, section 5).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from mtadiffusion.config import HoleConfig
+
+_DEFAULT = HoleConfig()
+
+
+def random_brush_hole(
+    rng: np.random.Generator, height: int, width: int, config: HoleConfig = _DEFAULT
+) -> np.ndarray:
+    """Thick random strokes, each a chain of segments with round joints. Returns bool (height, width)."""
+    canvas = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(canvas)
+    for _ in range(rng.integers(1, config.brush_strokes + 1)):
+        _draw_stroke(pen, rng, height, width, config)
+    return _proper(np.asarray(canvas) > 0)
+
+
+def _draw_stroke(
+    pen: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width: int, config: HoleConfig
+) -> None:
+    thickness = max(1, round(min(height, width) * config.brush_width * rng.uniform(0.3, 1.0)))
+    place = np.array([rng.uniform(0, width), rng.uniform(0, height)])
+    reach = math.hypot(height, width) / 4
+    for _ in range(rng.integers(1, config.brush_vertices + 1)):
+        angle, length = rng.uniform(0, 2 * math.pi), reach * rng.uniform(0.2, 1.0)
+        step = length * np.array([math.cos(angle), math.sin(angle)])
+        target = np.clip(place + step, 0, [width - 1, height - 1])
+        pen.line([*place.tolist(), *target.tolist()], fill=255, width=thickness)
+        for x, y in (place, target):
+            radius = thickness / 2
+            pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=255)
+        place = target
+
+
+def object_hole(
+    rng: np.random.Generator,
+    mask: np.ndarray,
+    box_xyxy: tuple[int, int, int, int],
+    config: HoleConfig = _DEFAULT,
+) -> np.ndarray:
+    """A hole about one object, in one of the shapes that `config` weighs. It always covers the object.
+
+    Args:
+        rng: decides the shape and its looseness.
+        mask: bool (H, W), True on the object.
+        box_xyxy: box around it in pixels, x1 and y1 exclusive; may stick out of the image.
+        config: weights and ranges.
+
+    Returns:
+        bool (H, W), True = to be generated.
+    """
+    weights = np.array([config.exact, config.dilated, config.boxed, config.roughened])
+    shape = rng.choice(4, p=weights / weights.sum())
+    side = min(mask.shape)
+    if shape == 1:
+        return _proper(mask | dilate(mask, max(1, round(side * rng.uniform(*config.dilation)))))
+    if shape == 2:
+        return _proper(mask | _loose_box(rng, mask.shape, box_xyxy, config))
+    if shape == 3:
+        return _proper(mask | _in_cells(rng, mask, max(2, round(side * rng.uniform(*config.rough_cell)))))
+    return _proper(mask.copy())
+
+
+def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
+    """bool (H, W) -> bool (H, W): True within about `radius` pixels (an octagon) of a True pixel."""
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    square = np.asarray(image.filter(ImageFilter.MaxFilter(2 * radius + 1))) > 0
+    return square & _dilated_diamond(mask, math.ceil(radius * math.sqrt(2)))
+
+
+def _dilated_diamond(mask: np.ndarray, radius: int) -> np.ndarray:
+    grown = mask
+    for _ in range(radius):
+        padded = np.pad(grown, 1)
+        grown = (
+            padded[1:-1, 1:-1] | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+        )
+    return grown
+
+
+def _loose_box(
+    rng: np.random.Generator, shape: tuple[int, ...], box_xyxy: tuple[int, int, int, int], config: HoleConfig
+) -> np.ndarray:
+    height, width = shape
+    left, top, right, bottom = (round(min(shape) * rng.uniform(*config.box_margin)) for _ in range(4))
+    x0, y0, x1, y1 = box_xyxy
+    hole = np.zeros((height, width), dtype=bool)
+    hole[max(0, y0 - top) : max(0, y1 + bottom), max(0, x0 - left) : max(0, x1 + right)] = True
+    return hole
+
+
+def _in_cells(rng: np.random.Generator, mask: np.ndarray, cell: int) -> np.ndarray:
+    """The cells of a randomly shifted grid that hold any pixel of the mask."""
+    height, width = mask.shape
+    top, left = rng.integers(0, cell, size=2)
+    padded = np.pad(mask, ((top, -(height + top) % cell), (left, -(width + left) % cell)))
+    rows, columns = padded.shape[0] // cell, padded.shape[1] // cell
+    cells = padded.reshape(rows, cell, columns, cell).any(axis=(1, 3))
+    full = cells.repeat(cell, axis=0).repeat(cell, axis=1)
+    return full[top : top + height, left : left + width]
+
+
+def _proper(hole: np.ndarray) -> np.ndarray:
+    """The hole with at least one pixel in it and one out of it: the centre added, a corner taken out."""
+    height, width = hole.shape
+    if not hole.any():
+        hole[height // 2, width // 2] = True
+    if hole.all():
+        hole[0, 0] = False
+    return hole

@@ -1,0 +1,100 @@
+"""Builds the networks of a training run: the frozen backbone, the branch, and the style loss's VGG.
+
+Nothing is loaded at import. What is done with the networks is `trainer`'s business.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mtadiffusion.config import StyleVGGConfig, TrainConfig
+from mtadiffusion.errors import UserError
+from mtadiffusion.models.branch import InpaintBranch
+from mtadiffusion.models.injection import check_fit
+from mtadiffusion.models.latent_vgg import LatentToRGB, LatentVGG
+from mtadiffusion.seeding import stream_seed
+
+
+def load_backbone(name: str, device: str) -> Any:
+    """The frozen `StableDiffusionPipeline` of a folder, registered name or hub id, fp32, on `device`."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        resolved("backbone", name), torch_dtype=torch.float32, safety_checker=None
+    )
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.requires_grad_(False).eval().to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def resolved(kind: str, name: str) -> str:
+    """A folder as it is; any other `kind` (backbone, branch, …) by the registry of names."""
+    if Path(name).is_dir():
+        return name
+    registry = importlib.import_module("mtadiffusion.models.registry")
+    return str(getattr(registry, f"resolve_{kind}")(name))
+
+
+def build_branch(config: TrainConfig, unet: Any) -> Any:
+    """The branch to train: from the UNet's weights, or the folder that the run starts from."""
+    settings = config.branch
+    if settings.start_from:
+        branch = InpaintBranch.from_pretrained(settings.start_from, torch_dtype=torch.float32)
+        check_fit(branch, unet)
+        if config.loss.eta > 0 and not branch.config.edge_head:
+            raise UserError("branch.start_from", "needs an edge head for loss.eta", settings.start_from)
+    else:
+        branch = InpaintBranch.from_unet(
+            unet,
+            block=settings.block,
+            position=settings.position,
+            edge_head=settings.edge_head,
+            hole_fill=settings.hole_fill,
+            seed=stream_seed(config.seed, "branch"),
+        )
+    if settings.gradient_checkpointing:
+        branch.enable_gradient_checkpointing()
+        unet.enable_gradient_checkpointing()
+    return branch.to(unet.device).train()
+
+
+def build_style_vgg(config: StyleVGGConfig, seed: int, latents: Tensor, images: Tensor) -> LatentVGG:
+    """The VGG of the style loss, its features rescaled on real latents (docs/method.md, section 4).
+
+    Args:
+        config: which VGG.
+        seed: for fresh weights.
+        latents: z_0 of some training images, (n, C, h, w).
+        images: the same images, (n, 3, H, W) in [-1, 1]; `folded` fits its map from latents to RGB on them.
+    """
+    vgg = _initialised_vgg(config, seed, latents, images)
+    if vgg.config.in_channels != latents.shape[1]:
+        rule = f"must take the backbone's {latents.shape[1]} latent channels"
+        raise UserError("style_vgg.weights", rule, vgg.config.in_channels, "use one made for this backbone")
+    if config.calibration_images:
+        vgg.calibrate(latents)
+    vgg.requires_grad_(not config.freeze)
+    return vgg.eval()
+
+
+def _initialised_vgg(config: StyleVGGConfig, seed: int, latents: Tensor, images: Tensor) -> LatentVGG:
+    channels = latents.shape[1]
+    if config.initialise == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(stream_seed(seed, "style vgg"))
+            return LatentVGG(in_channels=channels, widths=config.widths, pools=config.pools)
+    if config.initialise == "trained":
+        return LatentVGG.from_pretrained(resolved("style_vgg", config.weights), torch_dtype=torch.float32)
+    if not Path(config.weights).is_file():
+        raise UserError("style_vgg.weights", "must be a safetensors file of an RGB VGG-16", config.weights)
+    rgb_map = LatentToRGB.fit(latents, (images + 1) / 2)
+    return LatentVGG.from_rgb_vgg(
+        load_file(config.weights), construction=config.initialise, in_channels=channels, rgb_map=rgb_map
+    )

@@ -1,0 +1,87 @@
+"""What is looked at while a branch trains: its losses on held-out samples, and a sheet of filled holes.
+
+Samples and noise are the same every time, so that two lines of the log can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from mtadiffusion.config import TrainConfig, ValidationConfig
+from mtadiffusion.seeding import torch_generator
+from mtadiffusion.train.dataset import RecordSamples, TrainingSamples
+from mtadiffusion.train.latent_cache import BatchSource
+from mtadiffusion.train.step import StepModels, training_step
+
+_TILE = 128
+_TEXT_ROWS, _TEXT_ROW_HEIGHT, _LETTERS = 4, 11, 21
+
+
+@torch.no_grad()
+def validation_losses(models: StepModels, batches: BatchSource, config: TrainConfig) -> dict[str, float]:
+    """Mean of each unweighted loss over the held-out samples 0, 1, ..."""
+    sums: dict[str, float] = {}
+    count = config.validation.samples
+    for start in range(0, count, config.batch_size):
+        numbers = range(start, min(start + config.batch_size, count))
+        generators = [torch_generator(config.seed, "validation noise", number) for number in numbers]
+        losses = training_step(models, batches.batch(numbers).to(config.device), config.loss, generators)
+        for name, value in losses.terms.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(numbers)
+    return {name: value / count for name, value in sums.items()}
+
+
+def held_out_holes(samples: TrainingSamples, count: int) -> list[RecordSamples]:
+    """One variant of each of the first records, brush and object holes in turn where both exist."""
+    variants = max(1, samples.config.holes_per_image)
+    return [
+        samples.record_samples(record, (record % variants,)) for record in range(min(count, samples.count))
+    ]
+
+
+def draw_sheet(
+    pipeline: Any, samples: Sequence[RecordSamples], config: ValidationConfig, seed: int, path: Path
+) -> None:
+    """Write a contact sheet, a column a sample: the picture with its hole, the filled one, the original."""
+    filled = pipeline(
+        prompt=[sample.prompts[0] for sample in samples],
+        image=[Image.fromarray(sample.image) for sample in samples],
+        mask_image=[Image.fromarray(sample.holes[0].astype(np.uint8) * 255) for sample in samples],
+        num_inference_steps=config.steps,
+        guidance_scale=config.guidance_scale,
+        generator=[torch_generator(seed, "validation sheet", number) for number in range(len(samples))],
+        output_type="pil",
+    ).images
+    sheet = contact_sheet(samples, [np.asarray(picture.convert("RGB")) for picture in filled])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    sheet.save(temporary, format="PNG")
+    temporary.replace(path)
+
+
+def contact_sheet(samples: Sequence[RecordSamples], filled: Sequence[np.ndarray]) -> Image.Image:
+    """Columns of (hole shown grey, `filled` uint8 (H, W, 3), original) under the prompt's first words."""
+    side = max(_TILE, samples[0].image.shape[0])
+    header = _TEXT_ROWS * _TEXT_ROW_HEIGHT + 2
+    sheet = Image.new("RGB", (side * len(samples), header + 3 * side), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, (sample, result) in enumerate(zip(samples, filled, strict=True)):
+        masked = np.where(sample.holes[0][..., None], np.uint8(128), sample.image)
+        for row, picture in enumerate((masked, result, sample.image)):
+            tile = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(tile, (column * side, header + row * side))
+        _write_prompt(pen, sample.prompts[0], column * side)
+    return sheet
+
+
+def _write_prompt(pen: ImageDraw.ImageDraw, prompt: str, left: int) -> None:
+    for row in range(_TEXT_ROWS):
+        text = prompt[row * _LETTERS : (row + 1) * _LETTERS].strip()
+        drawable = text.encode("latin-1", "replace").decode("latin-1")
+        pen.text((left + 2, row * _TEXT_ROW_HEIGHT), drawable, "black")

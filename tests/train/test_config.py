@@ -1,0 +1,101 @@
+"""Configurations: recipes, the trip through JSON, overrides from a command line, and mistakes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mtadiffusion.config import (
+    DataConfig,
+    HoleConfig,
+    LossConfig,
+    OptimConfig,
+    StyleVGGConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+    with_overrides,
+)
+from mtadiffusion.errors import UserError
+from mtadiffusion.recipes import RECIPES, recipe
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_survives_json(name: str) -> None:
+    config = recipe(name)
+    assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_the_papers_recipe_has_the_papers_figures() -> None:
+    config = recipe("sd15")
+    assert (config.loss.gamma, config.loss.delta, config.loss.eta) == (1.0, 100.0, 0.1)
+    assert (config.optim.lr, config.style_vgg.lr, config.steps) == (1e-5, 1e-7, 200_000)
+    assert config.loss.style_step == 1
+
+
+def test_overrides_reach_nested_fields_with_their_types() -> None:
+    config = with_overrides(
+        recipe("debug"),
+        ["optim.lr=3e-4", "loss.style_step=x0", "data.cache = false", "steps=7", "loss.style_step=25"],
+    )
+    assert (config.optim.lr, config.loss.style_step, config.data.cache, config.steps) == (3e-4, 25, False, 7)
+    config = with_overrides(config, ["data.holes.dilation=0.1,0.2", "loss.style_step=x0"])
+    assert config.data.holes.dilation == (0.1, 0.2)
+    assert config.loss.style_step == "x0"
+
+
+def test_fields_that_must_fit_each_other_are_overridden_together() -> None:
+    assignments = ["style_vgg.widths=((8, 8), (16,))", "style_vgg.pools=True"]
+    style_vgg = with_overrides(recipe("debug"), assignments).style_vgg
+    assert (style_vgg.widths, style_vgg.pools) == (((8, 8), (16,)), (True,))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optim.warm_up=1", "did you mean 'warmup'"),
+        ("optim=1", "is a group of fields"),
+        ("steps.lr=1", "'lr' is part of no group"),
+        ("steps=many", "steps must be int"),
+        ("steps", "must be NAME=VALUE"),
+        ("data.cache=maybe", "must be bool"),
+        ("data.holes.dilation=1", "must be a pair"),
+        ("data.holes.dilation=a b", "commas between"),
+        ("optim.lr=nan", "must be between"),
+    ],
+)
+def test_wrong_overrides_say_what_is_wrong(assignment: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        with_overrides(recipe("debug"), [assignment])
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (OptimConfig, {"lr": -1.0}, "optim.lr must be between 0 and 1"),
+        (OptimConfig, {"schedule": "cosin"}, "did you mean 'cosine'"),
+        (LossConfig, {"delta": float("nan")}, "loss.delta"),
+        (LossConfig, {"style_step": 0}, "loss.style_step"),
+        (LossConfig, {"style_step": "x1"}, "did you mean 'x0'"),
+        (LossConfig, {"edge_reduction": "max"}, "edge_reduction"),
+        (HoleConfig, {"exact": 0.0, "dilated": 0.0, "boxed": 0.0, "roughened": 0.0}, "needs a weight"),
+        (HoleConfig, {"dilation": (0.3, 0.1)}, "must be a pair"),
+        (DataConfig, {"holes_per_image": 0}, "data.cache=false"),
+        (StyleVGGConfig, {}, "is needed for style_vgg.initialise='trained'"),
+        (StyleVGGConfig, {"initialise": "random", "pools": ()}, "style_vgg.pools"),
+        (TrainConfig, {"steps": 0}, "steps must be at least 1"),
+        (TrainConfig, {"precision": "fp8"}, "precision"),
+    ],
+)
+def test_values_out_of_range_are_refused(kind: Any, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        kind(**fields)
+
+
+def test_unknown_fields_and_recipes_offer_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'sticker'"):
+        recipe("stiker")
+    with pytest.raises(UserError, match=r"optim\.learning_rate is no configuration field"):
+        from_dict(TrainConfig, {"optim": {"learning_rate": 1}})

@@ -1,0 +1,160 @@
+"""Runs of the whole loop on a tiny backbone: learning, logs, resume, export."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtadiffusion.config import TrainConfig
+from mtadiffusion.errors import UserError
+from mtadiffusion.models.branch import InpaintBranch
+from mtadiffusion.train import trainer
+from mtadiffusion.train.checkpoint import list_checkpoints, load_checkpoint
+from mtadiffusion.train.run_log import read_log
+from mtadiffusion.train.trainer import train
+
+from .conftest import changed
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return InpaintBranch.from_pretrained(folder).state_dict()
+
+
+def assert_equal_weights(first: Path, second: Path) -> None:
+    one, other = weights(first), weights(second)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_debug_run_logs_validates_and_exports(config: TrainConfig, tmp_path: Path) -> None:
+    config = changed(config, validation={"every": 8})
+    folder = train(config, tmp_path / "run")
+    lines = read_log(tmp_path / "run" / "log.jsonl")
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == [2, 4, 6, 8]
+    for line in steps:
+        total = line["noise"] + 100 * line["style"] + 0.1 * line["structure"]
+        assert line["loss"] == pytest.approx(total, rel=1e-4)
+        assert set(line["grad_norm"]) == {"noise", "style", "structure", "total"}
+        assert line["samples_per_second"] > 0
+        assert line["vgg_features_rms"] > 0
+    assert set(lines[-1]["validation"]) == {"noise", "style", "structure"}
+    assert len(list((tmp_path / "run" / "sheets").glob("*.png"))) == 1
+    assert folder == tmp_path / "run" / "branch"
+    assert InpaintBranch.from_pretrained(folder).config.block == "attention"
+
+
+def test_loss_falls_on_a_tiny_problem(config: TrainConfig, tmp_path: Path) -> None:
+    config = changed(
+        config, steps=24, batch_size=2, log_every=6, checkpoint_every=0, optim={"lr": 5e-3},
+        loss={"delta": 0.0},
+    )  # fmt: skip
+    train(config, tmp_path)
+    lines = read_log(tmp_path / "log.jsonl")
+    assert lines[-1]["loss"] < 0.9 * lines[0]["loss"]
+    assert lines[-1]["structure"] < 0.5 * lines[0]["structure"]
+    assert "style" not in lines[0]
+
+
+def test_only_the_branch_and_the_vgg_change(config: TrainConfig, tmp_path: Path) -> None:
+    source = trainer.record_source("shapes", "train", 0, 64)
+    run = trainer.TrainingRun(config, tmp_path, source, None)
+    frozen = (run.backbone.unet, run.backbone.vae, run.backbone.text_encoder)
+    before = [value.clone() for part in frozen for value in part.state_dict().values()]
+    branch = [value.clone() for value in run.models.branch.parameters()]
+    batches = run._batches(run.samples)
+    run.advance(batches, apart=False)
+    run.advance(batches, apart=True)
+    after = [value for part in frozen for value in part.state_dict().values()]
+    assert all(map(torch.equal, before, after))
+    assert any(not torch.equal(*pair) for pair in zip(branch, run.models.branch.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_resumed_run_equals_an_uninterrupted_one(config: TrainConfig, tmp_path: Path, cache: bool) -> None:
+    config = changed(config, batch_size=2, data={"cache": cache, "records": 4})
+    whole = train(config, tmp_path / "whole")
+    half = tmp_path / "half"
+    with pytest.raises(KeyboardInterrupt):
+        train_until(config, half, 6)
+    assert [path.name for path in list_checkpoints(half / "checkpoints")] == ["step-00000004"]
+    assert_equal_weights(whole, train(config, half))
+    kept = [line["step"] for line in read_log(half / "log.jsonl")]
+    assert kept == [2, 4, 6, 8]
+    states = [
+        load_checkpoint(list_checkpoints(path / "checkpoints")[-1]) for path in (tmp_path / "whole", half)
+    ]
+    for group in states[0].tensors:
+        for name, value in states[0].tensors[group].items():
+            assert torch.equal(value, states[1].tensors[group][name]), (group, name)
+
+
+def train_until(config: TrainConfig, out: Path, step: int) -> None:
+    """Run until just before `step` is done, and die there."""
+
+    class Dying(trainer.TrainingRun):
+        def advance(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            if self.step == step:
+                raise KeyboardInterrupt
+            return super().advance(*args, **kwargs)
+
+    original, trainer.TrainingRun = trainer.TrainingRun, Dying  # type: ignore[misc]
+    try:
+        train(config, out)
+    finally:
+        trainer.TrainingRun = original  # type: ignore[misc]
+
+
+def test_finished_run_is_only_exported_again(config: TrainConfig, tmp_path: Path) -> None:
+    config = changed(config, steps=2)
+    train(config, tmp_path)
+    before = weights(tmp_path / "branch")
+    assert all(map(torch.equal, before.values(), weights(train(config, tmp_path)).values()))
+
+
+def test_another_configuration_in_a_used_folder_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    train(changed(config, steps=1), tmp_path)
+    with pytest.raises(UserError, match=r"another configuration.*'optim\.lr'"):
+        train(changed(config, steps=1, optim={"lr": 0.5}), tmp_path)
+    train(changed(config, steps=1, optim={"lr": 0.5}), tmp_path, resume=False)
+
+
+def test_more_steps_go_on_from_a_finished_run(config: TrainConfig, tmp_path: Path) -> None:
+    train(changed(config, steps=2), tmp_path)
+    train(dataclasses.replace(config, steps=3), tmp_path)
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")][-1] == "step-00000003"
+
+
+def test_breakdown_of_the_loss_is_reported_not_saved(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="finite"):
+        train(changed(config, steps=40, loss={"gamma": 1e38}, optim={"lr": 1.0, "clip": 0.0}), tmp_path)
+    assert not (tmp_path / "branch").exists()
+
+
+def test_unwritable_folder_is_the_users_mistake(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--out must be a folder"):
+        train(config, tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("block", ["attention", "residual"])
+def test_both_blocks_train(config: TrainConfig, tmp_path: Path, block: str) -> None:
+    config = changed(config, steps=1, branch={"block": block}, loss={"delta": 0.0})
+    assert InpaintBranch.from_pretrained(train(config, tmp_path)).config.block == block
+
+
+def test_run_goes_on_from_a_given_branch(config: TrainConfig, tmp_path: Path) -> None:
+    first = train(changed(config, steps=1), tmp_path / "first")
+    changes = {"steps": 1, "branch": {"start_from": str(first)}, "optim": {"lr": 0.0, "weight_decay": 0.0}}
+    assert_equal_weights(first, train(changed(config, **changes), tmp_path / "second"))
+
+
+def test_branch_without_edge_head_needs_no_structure_loss(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"loss\.eta needs branch\.edge_head"):
+        changed(config, branch={"edge_head": False})
+    config = changed(config, steps=1, loss={"eta": 0.0})
+    config = changed(config, branch={"edge_head": False})
+    train(config, tmp_path)
+    assert "structure" not in read_log(tmp_path / "log.jsonl")[0]

@@ -1,0 +1,113 @@
+"""Train the embedded autoencoder: a small AutoencoderKL, f = 4, four latent channels.
+
+    python tools/train_autoencoder.py runs/corpus runs/autoencoder --minutes 16
+
+Small batches: steps count for more than pictures. A quarter of the pictures has a black box, because the
+branch encodes pictures with black holes.
+Loss: L1 + 2 MSE + a slight KL; the latents' scaling factor is measured at the end. The state is saved every
+minute; running again goes on. `--minutes` is the whole budget, over which the learning rate falls.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from sticker_corpus import load_corpus
+from torch.nn import functional as F
+from training_run import TrainingRun
+
+from mtadiffusion.seeding import numpy_generator
+
+KL_WEIGHT = 3e-6
+HOLED = 0.25
+
+
+def build(channels: tuple[int, ...] = (16, 32, 64)) -> AutoencoderKL:
+    """The untrained autoencoder; downsamples by 2 ** (len(channels) - 1)."""
+    levels = len(channels)
+    return AutoencoderKL(
+        block_out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        sample_size=64,
+    )
+
+
+def to_tensor(images: np.ndarray) -> torch.Tensor:
+    """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def batch(images: np.ndarray, rng: np.random.Generator, size: int, crop: int) -> torch.Tensor:
+    """Random square crops, some mirrored, some with a black box; (B, 3, crop, crop) in [-1, 1]."""
+    pictures = images[np.sort(rng.choice(len(images), size, replace=False))]
+    corners = rng.integers(0, images.shape[1] - crop + 1, (size, 2))
+    crops = [p[y : y + crop, x : x + crop] for p, (y, x) in zip(pictures, corners, strict=True)]
+    batch = to_tensor(np.stack(crops))
+    for picture in batch:
+        if rng.random() < HOLED:
+            (x0, y0), (w, h) = rng.integers(0, crop // 2, 2), rng.integers(crop // 8, crop // 2, 2)
+            picture[:, y0 : y0 + h, x0 : x0 + w] = -1
+    return batch.flip(-1) if rng.random() < 0.5 else batch
+
+
+def loss(vae: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The reconstruction loss and what the log shows."""
+    posterior = vae.encode(x).latent_dist
+    reconstruction = vae.decode(posterior.sample()).sample
+    mse = F.mse_loss(reconstruction, x)
+    total = F.l1_loss(reconstruction, x) + 2 * mse + KL_WEIGHT * posterior.kl().mean()
+    return total, {"loss": total, "psnr": -10 * torch.log10(mse / 4)}
+
+
+@torch.no_grad()
+def scaling_factor(vae: AutoencoderKL, images: np.ndarray) -> float:
+    """One over the latents' standard deviation."""
+    return float(1 / vae.encode(to_tensor(images)).latent_dist.mean.std())
+
+
+@torch.no_grad()
+def validation_psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
+    """PSNR in dB of the mean squared error over all pictures, 8-bit range."""
+    x = to_tensor(images)
+    decoded = vae.decode(vae.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
+    return float(-10 * torch.log10(F.mse_loss(decoded, x) / 4))
+
+
+def main() -> None:
+    """Parse, train, export a diffusers folder `OUT/vae`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=16)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--crop", type=int, default=64, help="side of the crops in pixels")
+    parser.add_argument("--rate", type=float, default=2e-3)
+    arguments = parser.parse_args()
+
+    torch.manual_seed(0)
+    images = load_corpus(arguments.corpus).images
+    vae = build()
+    run = TrainingRun(arguments.out, vae, minutes=arguments.minutes, rate=arguments.rate)
+    for step in run.steps():
+        rng = numpy_generator(0, "autoencoder", step)
+        run.update(*loss(vae, batch(images, rng, arguments.batch, arguments.crop)))
+    held = np.asarray(images[-512:])
+    vae = run.averaged()
+    vae.register_to_config(scaling_factor=round(scaling_factor(vae, held), 5))
+    vae.save_pretrained(arguments.out / "vae")
+    print(f"PSNR {validation_psnr(vae, held):.2f} dB, scaling factor {vae.config.scaling_factor}")
+
+
+if __name__ == "__main__":
+    main()

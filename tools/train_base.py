@@ -1,0 +1,185 @@
+"""Train the embedded base model: tokenizer, CLIP text encoder and UNet, in the Stable Diffusion layout.
+
+    python tools/train_base.py runs/corpus runs/autoencoder/vae runs/base --minutes 60
+
+Text encoder and UNet are trained together with the v-prediction loss; a tenth of the prompts is empty, so
+that guidance works. `OUT/pipeline` is a folder that the stock `StableDiffusionPipeline` loads. The state is
+saved every two minutes; running again goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from sticker_corpus import Corpus, load_corpus
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import nn
+from torch.nn import functional as F
+from train_autoencoder import to_tensor
+from training_run import TrainingRun
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from mtadiffusion.seeding import numpy_generator, torch_generator
+
+PROMPT_TOKENS = 32
+TEXT_WIDTH = 128
+MERGES = 700
+EMPTY_PROMPT = 0.1
+
+
+def build_tokenizer(prompts: Iterable[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer with byte-pair merges learned from the prompts; every byte stays expressible."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    learned = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words = {word for prompt in prompts for word in prompt.lower().replace(",", " ,").split()}
+    trainer = trainers.BpeTrainer(vocab_size=512 + MERGES, end_of_word_suffix="</w>", show_progress=False)
+    learned.train_from_iterator(sorted(words), trainer)
+    merges = [tuple(pair) for pair in _merges(learned)]
+    pieces = [*alphabet, *(f"{byte}</w>" for byte in alphabet), *("".join(pair) for pair in merges)]
+    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    vocab |= {"<|startoftext|>": len(vocab), "<|endoftext|>": len(vocab) + 1}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=PROMPT_TOKENS)
+
+
+def _merges(tokenizer: Tokenizer) -> list[list[str]]:
+    import json
+
+    return json.loads(tokenizer.to_str())["model"]["merges"]
+
+
+class TextToImage(nn.Module):
+    """What is trained: text encoder and UNet."""
+
+    def __init__(self, vocabulary: int, end_token: int, latent_side: int) -> None:
+        super().__init__()
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=vocabulary,
+                hidden_size=TEXT_WIDTH,
+                intermediate_size=4 * TEXT_WIDTH,
+                projection_dim=TEXT_WIDTH,
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                max_position_embeddings=PROMPT_TOKENS,
+                eos_token_id=end_token,
+                bos_token_id=end_token - 1,
+                pad_token_id=end_token,
+            )
+        )
+        self.unet = UNet2DConditionModel(
+            sample_size=latent_side,
+            block_out_channels=(64, 96, 128),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=TEXT_WIDTH,
+            attention_head_dim=(2, 3, 4),
+            norm_num_groups=16,
+        )
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The predicted v, (B, 4, h, w)."""
+        states = self.text_encoder(tokens).last_hidden_state
+        return self.unet(noisy, timesteps, states).sample
+
+
+def noise_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule, v-prediction."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
+
+
+class Samples:
+    """Latents (encoded when first asked for, then kept in fp16) and tokens of the corpus."""
+
+    def __init__(self, corpus: Corpus, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> None:
+        self.corpus, self.vae, self.tokenizer = corpus, vae, tokenizer
+        side = corpus.images.shape[1] // 2 ** (len(vae.config.block_out_channels) - 1)
+        self._latents = torch.zeros(len(corpus.images), 4, side, side, dtype=torch.float16)
+        self._known = np.zeros(len(corpus.images), dtype=bool)
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents (B, 4, h, w), unit variance, and tokens (B, PROMPT_TOKENS)."""
+        indices = np.sort(rng.choice(len(self._known), size, replace=False))
+        prompts = [self.corpus.prompts[i][rng.integers(len(self.corpus.prompts[i]))] for i in indices]
+        prompts = ["" if rng.random() < EMPTY_PROMPT else prompt for prompt in prompts]
+        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return self._encoded(indices), tokens
+
+    @torch.no_grad()
+    def _encoded(self, indices: np.ndarray) -> torch.Tensor:
+        missing = indices[~self._known[indices]]
+        if len(missing):
+            means = self.vae.encode(to_tensor(self.corpus.images[missing])).latent_dist.mean
+            self._latents[missing] = (means * self.vae.config.scaling_factor).half()
+            self._known[missing] = True
+        return self._latents[indices].float()
+
+
+def loss(
+    model: TextToImage, scheduler: DDIMScheduler, latents: torch.Tensor, tokens: torch.Tensor, step: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Mean squared error of the v-prediction (Salimans & Ho 2022) at uniformly drawn timesteps."""
+    generator = torch_generator(0, "base", step)
+    noise = torch.randn(latents.shape, generator=generator)
+    timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
+    prediction = model(scheduler.add_noise(latents, noise, timesteps), timesteps, tokens)
+    total = F.mse_loss(prediction, scheduler.get_velocity(latents, noise, timesteps))
+    return total, {"loss": total}
+
+
+def export(model: TextToImage, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write the folder that stock diffusers loads, weights in fp16 safetensors."""
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=model.text_encoder,
+        tokenizer=tokenizer,
+        unet=model.unet,
+        scheduler=noise_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+
+
+def main() -> None:
+    """Parse, train, export."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("vae", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    arguments = parser.parse_args()
+
+    torch.manual_seed(0)
+    corpus = load_corpus(arguments.corpus)
+    vae = AutoencoderKL.from_pretrained(arguments.vae).eval()
+    tokenizer = build_tokenizer(text for wordings in corpus.prompts for text in wordings)
+    samples, scheduler = Samples(corpus, vae, tokenizer), noise_scheduler()
+    model = TextToImage(len(tokenizer), tokenizer.eos_token_id, samples._latents.shape[-1])
+    run = TrainingRun(arguments.out, model, minutes=arguments.minutes, rate=arguments.rate)
+    for step in run.steps():
+        latents, tokens = samples.batch(numpy_generator(0, "base", step), arguments.batch)
+        run.update(*loss(model, scheduler, latents, tokens, step))
+    export(run.averaged(), vae, tokenizer, arguments.out / "pipeline")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What the small recipes of this folder share: a time-budgeted loop with averaging, a log and resumable state.
+
+The learning rate warms up and then falls to zero over the budget of minutes, so that a run ends well on a
+fast and on a slow machine. Saved state is safetensors and JSON, written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm import tqdm
+
+Model = TypeVar("Model", bound=nn.Module)
+
+WARM_UP = 0.02
+SAVE_EVERY_SECONDS = 120
+LOG_EVERY = 50
+
+
+class TrainingRun(Generic[Model]):
+    """AdamW with warm-up, cosine decay over minutes, gradient clipping, and an exponential moving average.
+
+    Args:
+        out: folder of the log (`training.jsonl`) and of the resumable state (`state/`).
+        model: what is trained, all parameters that require a gradient.
+        minutes: the whole budget, time of earlier interrupted runs included.
+        rate: the highest learning rate.
+        average: the moving average's decay (it starts lower and rises to this).
+    """
+
+    def __init__(self, out: Path, model: Model, *, minutes: float, rate: float, average: float = 0.999) -> None:
+        self.out, self.model, self.budget, self.rate, self.average = out, model, minutes * 60, rate, average
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
+        self.ema = copy.deepcopy(model).requires_grad_(False)
+        self.step, self.spent = 0, 0.0
+        self._meters: dict[str, torch.Tensor] = {}
+        out.mkdir(parents=True, exist_ok=True)
+        if (out / "state").exists():
+            self._load()
+
+    def steps(self) -> Iterator[int]:
+        """The step numbers until the budget is spent; the caller calls `update` once for each."""
+        saved = before = time.monotonic()
+        with tqdm(total=round(self.budget), initial=round(self.spent), unit="s", desc=self.out.name) as bar:
+            while self.spent < self.budget:
+                self._set_rate()
+                yield self.step
+                self.step += 1
+                now = time.monotonic()
+                self.spent += now - before
+                bar.update(round(self.spent) - bar.n)
+                before = now
+                if now - saved > SAVE_EVERY_SECONDS:
+                    self._save()
+                    saved = now
+        self._save()
+
+    def update(self, loss: torch.Tensor, shown: dict[str, torch.Tensor]) -> None:
+        """One optimizer step on `loss`; `shown` goes to the log, averaged."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self._average()
+        self._log(shown)
+
+    def averaged(self) -> Model:
+        """The moving average of the weights, in evaluation mode."""
+        return self.ema.eval()
+
+    def _set_rate(self) -> None:
+        progress = min(1.0, self.spent / self.budget)
+        factor = min(1.0, (self.step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * max(0.0, progress - WARM_UP)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * factor
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.average, (1 + self.step) / (10 + self.step))
+        ours, theirs = list(self.ema.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        for mine, other in zip(self.ema.buffers(), self.model.buffers(), strict=True):
+            mine.copy_(other)
+
+    def _log(self, shown: dict[str, torch.Tensor]) -> None:
+        for name, value in shown.items():
+            self._meters[name] = self._meters.get(name, torch.zeros(())) + value.detach() / LOG_EVERY
+        if (self.step + 1) % LOG_EVERY:
+            return
+        row = {"step": self.step + 1, "minutes": round(self.spent / 60, 2)}
+        row |= {name: round(float(value), 5) for name, value in self._meters.items()}
+        self._meters.clear()
+        with (self.out / "training.jsonl").open("a") as log:
+            log.write(json.dumps(row) + "\n")
+
+    def _save(self) -> None:
+        fresh = self.out / f"state.{os.getpid()}"
+        fresh.mkdir(exist_ok=True)
+        save_file(_tensors(self.model), fresh / "model.safetensors")
+        save_file(_tensors(self.ema), fresh / "ema.safetensors")
+        state = self.optimizer.state_dict()["state"]
+        moments = {f"{i}.{k}": v for i, entry in state.items() for k, v in entry.items()}
+        save_file(moments, fresh / "optimizer.safetensors")
+        (fresh / "progress.json").write_text(json.dumps({"step": self.step, "spent": self.spent}))
+        final, old = self.out / "state", self.out / "state.old"
+        if final.exists():
+            final.rename(old)
+        fresh.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _load(self) -> None:
+        state = self.out / "state"
+        self.model.load_state_dict(load_file(state / "model.safetensors"))
+        self.ema.load_state_dict(load_file(state / "ema.safetensors"))
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in load_file(state / "optimizer.safetensors").items():
+            index, key = name.split(".", 1)
+            moments.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        progress = json.loads((state / "progress.json").read_text())
+        self.step, self.spent = progress["step"], progress["spent"]
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().contiguous().clone() for name, value in module.state_dict().items()}
