@@ -1,6 +1,7 @@
 """Build the sprite pack `sprites.zip` from the npm packages of four open emoji sets.
 
-    npm install @lobehub/fluent-emoji-3d @iconify-json/fluent-emoji-flat @iconify-json/noto @iconify-json/twemoji
+    npm install @lobehub/fluent-emoji-3d @iconify-json/fluent-emoji-flat
+    npm install @iconify-json/noto @iconify-json/twemoji
     python tools/build_sprites.py node_modules --sheet sprites.png
 
 Every object of `OBJECTS` exists in all four styles. A sprite is cut to its visible pixels, scaled so that

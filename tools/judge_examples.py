@@ -208,7 +208,7 @@ def _scene(seed: int, index: int) -> tuple[Scene, np.ndarray, np.ndarray]:
         hole_around(scene, "outline", 1 / 16),
         np.full_like(scene.shadow, alone),
     ]
-    return scene, background_filled(scene, rng), np.stack(holes)
+    return scene, background_filled(scene, holes[0], rng), np.stack(holes)
 
 
 def _crowded(scene: Scene, hole: np.ndarray) -> bool:
@@ -311,7 +311,8 @@ def _zoomed(backdrops: Tensor, generator: torch.Generator, count: int, side: int
 
 
 def _grown(alpha: Tensor, radius: int) -> Tensor:
-    return F.max_pool2d((alpha > 0.5).float(), 2 * radius + 1, 1, radius)
+    across = F.max_pool2d((alpha > 0.5).float(), (1, 2 * radius + 1), 1, (0, radius))
+    return F.max_pool2d(across, (2 * radius + 1, 1), 1, (radius, 0))
 
 
 def _boxes(generator: torch.Generator, count: int, side: int) -> Tensor:
@@ -325,29 +326,40 @@ def _boxes(generator: torch.Generator, count: int, side: int) -> Tensor:
 
 def _spoilt(views: Tensor, backs: Tensor, fault: Tensor, generator: torch.Generator) -> Tensor:
     """Pictures in [0, 1] in which nothing is to be recognised, where `fault` says how."""
-    count, _, side, _ = views.shape
+    spoilt = views.clone()
+    for number, spoil in ((2, _blurred), (3, _mixed), (4, _shuffled), (6, _unfilled)):
+        chosen = fault == number
+        if chosen.any():
+            spoilt[chosen] = spoil(views[chosen], generator)
+    return torch.where((fault == 5)[:, None, None, None], backs, spoilt)
+
+
+def _blurred(views: Tensor, generator: torch.Generator) -> Tensor:
     cells = int(torch.randint(4, 7, (), generator=generator))
-    blurred = F.interpolate(F.adaptive_avg_pool2d(views, cells), size=(side, side), mode="bicubic").clamp(
-        0, 1
-    )
-    mixed = (views + views.roll(1, 0)) / 2
-    grid = int(torch.randint(3, 6, (), generator=generator))
-    shuffled = _shuffled(views, side // grid, generator)
+    small = F.adaptive_avg_pool2d(views, cells)
+    return F.interpolate(small, size=views.shape[-2:], mode="bicubic").clamp(0, 1)
+
+
+def _mixed(views: Tensor, generator: torch.Generator) -> Tensor:
+    """Each picture half and half with another one; noise where there is no other."""
+    others = views.roll(1, 0) if len(views) > 1 else torch.rand(views.shape, generator=generator)
+    return (views + others) / 2
+
+
+def _unfilled(views: Tensor, generator: torch.Generator) -> Tensor:
+    """Black, grey, white, the picture's mean colour, or noise about it."""
+    level, fill = torch.rand(2, len(views), 1, 1, 1, generator=generator)
     mean = views.mean((2, 3), keepdim=True)
-    level = torch.rand(count, 1, 1, 1, generator=generator)
-    noise = torch.rand(views.shape, generator=generator)
-    fill = torch.randint(5, (count, 1, 1, 1), generator=generator)
-    flat = torch.where(fill == 0, 0.0, torch.where(fill == 1, 0.5, torch.where(fill == 2, 1.0, mean)))
-    unfilled = torch.where(fill == 4, torch.lerp(mean, noise, level), flat.expand_as(views))
-    for number, spoilt in ((2, blurred), (3, mixed), (4, shuffled), (5, backs), (6, unfilled)):
-        views = torch.where((fault == number)[:, None, None, None], spoilt, views)
-    return views
+    noise = torch.lerp(mean, torch.rand(views.shape, generator=generator), level)
+    flat = torch.where(fill < 0.2, 0.0, torch.where(fill < 0.4, 0.5, torch.where(fill < 0.6, 1.0, mean)))
+    return torch.where(fill < 0.8, flat, noise)
 
 
-def _shuffled(views: Tensor, patch: int, generator: torch.Generator) -> Tensor:
+def _shuffled(views: Tensor, generator: torch.Generator) -> Tensor:
     """The patches of a grid in another order; what does not fill a patch stays."""
     count, channels, side, _ = views.shape
-    grid = side // patch
+    grid = int(torch.randint(3, 6, (), generator=generator))
+    patch = side // grid
     whole = grid * patch
     tiles = views[..., :whole, :whole].unfold(2, patch, patch).unfold(3, patch, patch)
     tiles = tiles.reshape(count, channels, grid * grid, patch, patch)

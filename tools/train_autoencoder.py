@@ -5,7 +5,11 @@
 Small batches: steps count for more than pictures. A quarter of the pictures has a black box, because the
 branch encodes pictures with black holes.
 Loss: L1 + 2 MSE + a slight KL; the latents' scaling factor is measured at the end. The state is saved every
-minute; running again goes on. `--minutes` is the whole budget, over which the learning rate falls.
+two minutes; running again goes on. `--minutes` is the whole budget, over which the learning rate falls.
+
+    python tools/train_autoencoder.py runs/corpus runs/decoder --decoder-of runs/autoencoder/vae --minutes 20
+
+improves the decoder alone: latents stay as they are, so that models trained on them stay good.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from mtadiffusion.seeding import numpy_generator
 
 KL_WEIGHT = 3e-6
 HOLED = 0.25
+HELD_PICTURES = 512
+"""The corpus's last pictures, which the printed PSNR and the scaling factor are taken from."""
 
 
 def build(channels: tuple[int, ...] = (16, 32, 64)) -> AutoencoderKL:
@@ -43,9 +49,16 @@ def build(channels: tuple[int, ...] = (16, 32, 64)) -> AutoencoderKL:
     )
 
 
+def decoder_alone(folder: Path) -> AutoencoderKL:
+    """A trained autoencoder of which only the decoder goes on learning."""
+    vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    vae.encoder.requires_grad_(False)
+    return vae
+
+
 def to_tensor(images: np.ndarray) -> torch.Tensor:
     """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def batch(images: np.ndarray, rng: np.random.Generator, size: int, crop: int) -> torch.Tensor:
@@ -63,7 +76,8 @@ def batch(images: np.ndarray, rng: np.random.Generator, size: int, crop: int) ->
 
 def loss(vae: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The reconstruction loss and what the log shows."""
-    posterior = vae.encode(x).latent_dist
+    with torch.set_grad_enabled(vae.encoder.conv_in.weight.requires_grad):
+        posterior = vae.encode(x).latent_dist
     reconstruction = vae.decode(posterior.sample()).sample
     mse = F.mse_loss(reconstruction, x)
     total = F.l1_loss(reconstruction, x) + 2 * mse + KL_WEIGHT * posterior.kl().mean()
@@ -93,18 +107,21 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--crop", type=int, default=64, help="side of the crops in pixels")
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--decoder-of", type=Path, help="folder of an autoencoder whose encoder stays")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
     images = load_corpus(arguments.corpus).images
-    vae = build()
+    learned = images[:-HELD_PICTURES]
+    vae = decoder_alone(arguments.decoder_of) if arguments.decoder_of else build()
     run = TrainingRun(arguments.out, vae, minutes=arguments.minutes, rate=arguments.rate)
     for step in run.steps():
         rng = numpy_generator(0, "autoencoder", step)
-        run.update(*loss(vae, batch(images, rng, arguments.batch, arguments.crop)))
-    held = np.asarray(images[-512:])
+        run.update(*loss(vae, batch(learned, rng, arguments.batch, arguments.crop)))
+    held = np.asarray(images[-HELD_PICTURES:])
     vae = run.averaged()
-    vae.register_to_config(scaling_factor=round(scaling_factor(vae, held), 5))
+    if not arguments.decoder_of:
+        vae.register_to_config(scaling_factor=round(scaling_factor(vae, held), 5))
     vae.save_pretrained(arguments.out / "vae")
     print(f"PSNR {validation_psnr(vae, held):.2f} dB, scaling factor {vae.config.scaling_factor}")
 

@@ -10,6 +10,7 @@ saved every two minutes; running again goes on.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,17 +41,11 @@ def build_tokenizer(prompts: Iterable[str]) -> CLIPTokenizer:
     words = {word for prompt in prompts for word in prompt.lower().replace(",", " ,").split()}
     trainer = trainers.BpeTrainer(vocab_size=512 + MERGES, end_of_word_suffix="</w>", show_progress=False)
     learned.train_from_iterator(sorted(words), trainer)
-    merges = [tuple(pair) for pair in _merges(learned)]
+    merges = [tuple(pair) for pair in json.loads(learned.to_str())["model"]["merges"]]
     pieces = [*alphabet, *(f"{byte}</w>" for byte in alphabet), *("".join(pair) for pair in merges)]
     vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     vocab |= {"<|startoftext|>": len(vocab), "<|endoftext|>": len(vocab) + 1}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=PROMPT_TOKENS)
-
-
-def _merges(tokenizer: Tokenizer) -> list[list[str]]:
-    import json
-
-    return json.loads(tokenizer.to_str())["model"]["merges"]
 
 
 class TextToImage(nn.Module):
@@ -108,8 +103,8 @@ class Samples:
 
     def __init__(self, corpus: Corpus, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> None:
         self.corpus, self.vae, self.tokenizer = corpus, vae, tokenizer
-        side = corpus.images.shape[1] // 2 ** (len(vae.config.block_out_channels) - 1)
-        self._latents = torch.zeros(len(corpus.images), 4, side, side, dtype=torch.float16)
+        self.side = corpus.images.shape[1] // 2 ** (len(vae.config.block_out_channels) - 1)
+        self._latents = torch.zeros(len(corpus.images), 4, self.side, self.side, dtype=torch.float16)
         self._known = np.zeros(len(corpus.images), dtype=bool)
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,7 +138,7 @@ def loss(
 
 
 def export(model: TextToImage, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Write the folder that stock diffusers loads, weights in fp16 safetensors."""
+    """Write the folder that stock diffusers loads, weights in fp32 safetensors."""
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=model.text_encoder,
@@ -154,7 +149,7 @@ def export(model: TextToImage, vae: AutoencoderKL, tokenizer: CLIPTokenizer, fol
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    pipeline.save_pretrained(folder, safe_serialization=True)
 
 
 def main() -> None:
@@ -173,7 +168,7 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained(arguments.vae).eval()
     tokenizer = build_tokenizer(text for wordings in corpus.prompts for text in wordings)
     samples, scheduler = Samples(corpus, vae, tokenizer), noise_scheduler()
-    model = TextToImage(len(tokenizer), tokenizer.eos_token_id, samples._latents.shape[-1])
+    model = TextToImage(len(tokenizer), tokenizer.eos_token_id, samples.side)
     run = TrainingRun(arguments.out, model, minutes=arguments.minutes, rate=arguments.rate)
     for step in run.steps():
         latents, tokens = samples.batch(numpy_generator(0, "base", step), arguments.batch)

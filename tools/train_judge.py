@@ -43,7 +43,7 @@ CHECKED_HOLES = 400
 
 def objective(judge: Judge, examples: Examples) -> dict[str, Tensor]:
     """Cross-entropy of each head over the examples whose answer is known."""
-    logits = judge(examples.views)
+    logits = judge(examples.views.contiguous(memory_format=torch.channels_last))
     targets = {"category": examples.category, "style": examples.style, "colour": examples.colour}
     return {
         name: F.cross_entropy(getattr(logits, name), target, ignore_index=UNKNOWN)
@@ -105,10 +105,10 @@ def main() -> None:
     parser.add_argument(
         "--state", type=Path, default=Path("runs/judge"), help="checkpoints and the log of this run"
     )
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=3500)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=4e-3)
-    parser.add_argument("--scenes", type=int, default=12_000, help="rendered scenes to cut holes in")
+    parser.add_argument("--scenes", type=int, default=8_000, help="rendered scenes to cut holes in")
     parser.add_argument("--backdrops", type=int, default=4_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-every", type=int, default=50)
@@ -117,6 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     judge = Judge(JudgeConfig(labels=labels(), styles=STYLES, colours=tuple(COLOURS)))
+    judge.to(memory_format=torch.channels_last)
     train(judge, arguments)
     judge.eval()
     save_judge(judge, arguments.out)

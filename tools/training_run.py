@@ -1,4 +1,4 @@
-"""What the small recipes of this folder share: a time-budgeted loop with averaging, a log and resumable state.
+"""What the small recipes of this folder share: a time-budgeted loop with averaging, a log and saved state.
 
 The learning rate warms up and then falls to zero over the budget of minutes, so that a run ends well on a
 fast and on a slow machine. Saved state is safetensors and JSON, written under a temporary name and renamed.
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 Model = TypeVar("Model", bound=nn.Module)
 
-WARM_UP = 0.02
+WARM_UP_STEPS = 200
 SAVE_EVERY_SECONDS = 120
 LOG_EVERY = 50
 
@@ -39,7 +39,9 @@ class TrainingRun(Generic[Model]):
         average: the moving average's decay (it starts lower and rises to this).
     """
 
-    def __init__(self, out: Path, model: Model, *, minutes: float, rate: float, average: float = 0.999) -> None:
+    def __init__(
+        self, out: Path, model: Model, *, minutes: float, rate: float, average: float = 0.999
+    ) -> None:
         self.out, self.model, self.budget, self.rate, self.average = out, model, minutes * 60, rate, average
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
         self.ema = copy.deepcopy(model).requires_grad_(False)
@@ -80,10 +82,10 @@ class TrainingRun(Generic[Model]):
         return self.ema.eval()
 
     def _set_rate(self) -> None:
-        progress = min(1.0, self.spent / self.budget)
-        factor = min(1.0, (self.step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * max(0.0, progress - WARM_UP)))
+        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        cold = 0.5 * (1 + math.cos(math.pi * min(1.0, self.spent / self.budget)))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * factor
+            group["lr"] = self.rate * warm * cold
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -127,7 +129,9 @@ class TrainingRun(Generic[Model]):
         for name, value in load_file(state / "optimizer.safetensors").items():
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.optimizer.load_state_dict(
+            {"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        )
         progress = json.loads((state / "progress.json").read_text())
         self.step, self.spent = progress["step"], progress["spent"]
 

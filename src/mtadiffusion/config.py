@@ -55,7 +55,7 @@ class BranchConfig:
     """How the hole reaches latent size in training: `nearest`, or `any` hole pixel makes a hole cell."""
 
     start_from: str = ""
-    """Folder of a branch to go on from; empty: initialised from the backbone's UNet."""
+    """Name, folder or hub id of a branch to go on from; empty: initialised from the backbone's UNet."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, slower."""

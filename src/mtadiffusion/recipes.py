@@ -39,16 +39,16 @@ def sticker() -> TrainConfig:
     """The embedded branch: 64-pixel sticker scenes on a two-core CPU."""
     return TrainConfig(
         backbone="sticker",
-        steps=6000,
+        steps=3000,
         batch_size=16,
         log_every=50,
         checkpoint_every=500,
         branch=BranchConfig(block="attention", position="dwconv"),
         data=DataConfig(source="sticker", size=64, records=12000, holes_per_image=2),
-        loss=LossConfig(edge_reduction="sum", style_step=50),
+        loss=LossConfig(edge_reduction="sum", style_step=10),
         style_vgg=StyleVGGConfig(initialise="trained", weights="sticker"),
-        optim=OptimConfig(lr=3e-4, warmup=200, schedule="constant", decay_share=0.3, ema=0.998),
-        validation=ValidationConfig(every=1000, samples=64, images=6),
+        optim=OptimConfig(lr=3e-4, warmup=100, schedule="constant", decay_share=0.3, ema=0.998),
+        validation=ValidationConfig(every=500, samples=64, images=6),
     )
 
 

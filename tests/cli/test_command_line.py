@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,7 +132,7 @@ def test_parse_errors_are_one_line_and_exit_2(run: Run, arguments: list[str], pa
         ("--blend", "mush", "--blend must be one of paste, brushnet, none, got 'mush'"),
         ("--dtype", "int8", "--dtype must be one of auto, float32, float16, bfloat16, got 'int8'"),
         ("--device", "toaster", "--device is not available on this machine, got 'toaster'"),
-        ("--prompt", "  ", "--prompt must say what to draw in the hole, got '  '"),
+        ("--prompt", " ", "--prompt must say what to draw in the hole, got ' '"),
         ("--model", "stiker", "--model is no known backbone, got 'stiker'; did you mean 'sticker'?"),
         ("--branch", "stiker", "--branch is no known branch, got 'stiker'; did you mean 'sticker'?"),
         ("--out", "/nowhere/at/all.png", "--out must lie in an existing folder, got '/nowhere/at/all.png'"),
@@ -217,7 +218,7 @@ def test_long_prompt_is_drawn_with_a_warning_of_what_is_dropped(
 def test_output_folder_that_cannot_be_written_is_refused_before_work(
     run: Run, words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr("os.access", lambda _path, mode: mode != os.W_OK)
     code, _, err = run(*words)
     assert code == 2
     assert_one_line(err, "--out must lie in a writable folder")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, PNDMScheduler, SchedulerMixin
 from PIL import Image
 
 from mtadiffusion.errors import UserError
@@ -54,13 +55,20 @@ WRONG_VALUES = [
         {"callback_on_step_end_tensor_inputs": ["image"]},
         "callback_on_step_end_tensor_inputs must be one of latents, prompt_embeds, masked_latents, known",
     ),
-    ({"prompt": None, "prompt_embeds": torch.zeros(1, 77, 16)}, "negative_prompt_embeds is needed for guidance; pass it"),
+    (
+        {"prompt": None, "prompt_embeds": torch.zeros(1, 77, 16)},
+        "negative_prompt_embeds is needed for guidance; pass it or set guidance_scale=1",
+    ),
     (
         {"prompt": "x", "prompt_embeds": torch.zeros(1, 77, 16)},
         "prompt must not be given together with prompt_embeds, got 'x'",
     ),
     (
-        {"prompt": None, "prompt_embeds": torch.zeros(2, 77, 16), "negative_prompt_embeds": torch.zeros(1, 77, 16)},
+        {
+            "prompt": None,
+            "prompt_embeds": torch.zeros(2, 77, 16),
+            "negative_prompt_embeds": torch.zeros(1, 77, 16),
+        },
         "negative_prompt_embeds must have as many entries as prompt_embeds, 2, got 1",
     ),
 ]  # fmt: skip
@@ -75,6 +83,20 @@ def test_a_wrong_argument_is_named(
         pipe(**call)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps"), [(PNDMScheduler(), 2), (DDIMScheduler(num_train_timesteps=50), 60)]
+)
+def test_steps_that_the_scheduler_cannot_serve_are_named(
+    pipe: MTAInpaintPipeline, picture: np.ndarray, hole: np.ndarray, scheduler: SchedulerMixin, steps: int
+) -> None:
+    pipe.scheduler = scheduler
+    with pytest.raises(UserError) as error:
+        pipe("x", picture, hole, num_inference_steps=steps)
+    name = type(scheduler).__name__
+    assert str(error.value).startswith(f"num_inference_steps cannot be served by {name} (")
+    assert str(error.value).endswith(f"got {steps}; use another number of steps or another scheduler")
 
 
 def test_nothing_is_drawn_before_the_arguments_are_checked(

@@ -156,7 +156,7 @@ def test_saved_and_loaded_it_puts_out_the_same(
     branch.save_pretrained(tmp_path)
     assert (tmp_path / "diffusion_pytorch_model.safetensors").is_file()
     again = InpaintBranch.from_pretrained(tmp_path)
-    assert dict(again.config) == {**dict(branch.config), **{"_name_or_path": str(tmp_path)}}
+    assert all(again.config[name] == value for name, value in options.items())
     one, other = branch(*inputs()), again(*inputs())
     assert torch.equal(one.edge, other.edge)
     assert all(torch.equal(a, b) for a, b in zip(one.features, other.features, strict=True))

@@ -27,6 +27,12 @@ def test_the_pack_is_small() -> None:
     assert size <= LARGEST_MB * 1e6
 
 
+def test_the_licences_of_all_four_sets_are_shipped() -> None:
+    text = files("mtadiffusion.stickers").joinpath("assets/LICENCES.md").read_text(encoding="utf-8").lower()
+    for name in ("fluent", "noto", "twemoji", "mit", "apache", "cc-by-4.0"):
+        assert name in text, name
+
+
 def test_there_are_words_for_every_object_and_style() -> None:
     assert set(DETAILS) == set(labels())
     assert set(STYLE_ADJECTIVES) == set(STYLE_NOUNS) == set(STYLES)

@@ -11,9 +11,7 @@ from mtadiffusion.cli import options, output
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the contact sheet and the page; created.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for sheet and page; created if need be.")] = Path("demo"),
     count: Annotated[int, typer.Option(help="How many scenes.")] = 8,
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
     seed: options.Seed = 0,
@@ -40,6 +38,7 @@ def demo(
       mta demo --count 4 --seed 3 --out /tmp/demo
       mta demo --split test --json
     """
+    options.check_held_out(split)
     options.check_count(count)
     options.check_seed(seed)
     options.check_steps(steps)
@@ -56,7 +55,8 @@ def demo(
     problems = demo_problems(split, count, seed, pipeline.resolution)
     guidances = (BACKBONE_GUIDANCE, BRANCH_GUIDANCE) if guidance is None else (guidance, guidance)
     rows = draw_rows(pipeline, problems, steps=steps, guidances=guidances, seed=seed)
-    facts = f"Backbone {model}, {split} scenes, {steps} steps, guidance {guidances[1]:g}, seed {seed}."
+    scales = f"guidance {guidances[0]:g} for the backbone alone and {guidances[1]:g} with the branch"
+    facts = f"Backbone {model}, {split} scenes, {steps} steps, {scales}, seed {seed}."
     written = write_demo(rows, out, facts)
     if json:
         prompts = [problem.prompt for problem in problems]

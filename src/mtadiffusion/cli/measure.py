@@ -34,6 +34,7 @@ def measure(
       mta measure --split test
       mta measure --holes 40 --steps 10
     """
+    options.check_held_out(split)
     options.check_seed(seed)
     options.check_steps(steps)
     if sheet is not None:

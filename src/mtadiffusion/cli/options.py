@@ -60,6 +60,12 @@ def check_branch_scale(scale: float) -> None:
     _check_span("--branch-scale", scale, 0, 10, "1 is the trained weight, 0 leaves the branch out")
 
 
+def check_held_out(split: str) -> None:
+    """A split that training never sees."""
+    if split not in ("validation", "test"):
+        raise UserError("--split", "must be validation or test", split, "training scenes are not held out")
+
+
 def check_folder(path: Path, argument: str = "--out") -> None:
     """A folder that exists and can be written, or can be created in one that does."""
     if path.exists() and not path.is_dir():

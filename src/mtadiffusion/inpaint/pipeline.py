@@ -325,7 +325,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
         self, jobs: list[_Job], embeds: TextEmbeds, settings: SampleSettings, generators: Generators
     ) -> torch.Tensor:
         """The latents (n, C, h, w) drawn for jobs whose regions have one shape."""
-        self.scheduler.set_timesteps(settings.num_inference_steps, device=self._execution_device)
+        self._schedule(settings.num_inference_steps)
         state = self._start(jobs, embeds, settings, generators)
         injection = BranchInjection(self.unet)
         try:
@@ -334,6 +334,14 @@ class MTAInpaintPipeline(DiffusionPipeline):
             injection.remove()
         check_finite(state.latents, self.unet.dtype)
         return state.latents
+
+    def _schedule(self, steps: int) -> None:
+        try:
+            self.scheduler.set_timesteps(steps, device=self._execution_device)
+        except (ValueError, IndexError) as error:  # some need a least number, or allow as many as trained
+            rule = f"cannot be served by {type(self.scheduler).__name__} ({error})"
+            remedy = "use another number of steps or another scheduler"
+            raise UserError("num_inference_steps", rule, steps, remedy) from error
 
     def _denoise(
         self, state: _State, injection: BranchInjection, settings: SampleSettings, extra: dict[str, Any]

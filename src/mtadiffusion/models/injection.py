@@ -36,7 +36,7 @@ class Place:
     """Whether it is the input (the argument `hidden_states`) that the feature is added to."""
 
     checkpointed_by: nn.Module | None = None
-    """The block that runs `module` again in the backward pass under gradient checkpointing, if one does."""
+    """The block that, under gradient checkpointing, runs `module` again in the backward pass, if one does."""
 
     @property
     def runs_again(self) -> bool:
@@ -106,15 +106,16 @@ class BranchInjection:
             return args, {**kwargs, "hidden_states": hidden}
 
         def add_to_output(_module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            earlier = self._pending.get(args[0]) if self._pending and args else None
-            if earlier is None and self._features is None:
+            added = self._pending.get(args[0]) if place.runs_again else None
+            if added is None and self._features is not None:
+                added = self._features[index], self._scale
+                if place.runs_again:
+                    self._pending[args[0]] = added
+            if added is None:
                 return None
-            feature, scale = earlier or (self._features[index], self._scale)  # type: ignore[index]
-            if earlier is None and place.runs_again:
-                self._pending[args[0]] = feature, scale
             if isinstance(output, tuple):
-                return (add_repeated(output[0], feature, scale), *output[1:])
-            return add_repeated(output, feature, scale)
+                return (add_repeated(output[0], *added), *output[1:])
+            return add_repeated(output, *added)
 
         if place.before:
             return place.module.register_forward_pre_hook(add_to_input, with_kwargs=True)

@@ -1,22 +1,18 @@
-"""Which models can be named, where they lie, and how they are loaded.
+"""Which models can be named, where they lie, and whether they are complete.
 
 A backbone is a folder or hub id in the diffusers Stable Diffusion layout, a branch a folder with
 `config.json` and safetensors. The embedded models are such folders inside the package, known here by name;
-nothing else asks whether a model is the embedded one. Weights are read from safetensors only.
+nothing else asks whether a model is the embedded one. How a folder becomes a model is `loading`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from mtadiffusion.errors import UserError, nearest_name
 
@@ -24,14 +20,11 @@ if TYPE_CHECKING:
     import torch
 
     from mtadiffusion.inpaint.pipeline import MTAInpaintPipeline
-    from mtadiffusion.models.branch import InpaintBranch
 
 Kind = Literal["backbone", "branch", "style_vgg", "judge"]
 
 NO_BRANCH = "none"
 """The branch name that means: the backbone alone, with latent blending."""
-
-DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 _PICKLES = {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -176,78 +169,15 @@ def load_pipeline(
     backbone_folder = resolve_backbone(model)
     branch_name = default_branch(model) if branch is None else branch
     branch_folder = None if branch_name == NO_BRANCH else resolve_branch(branch_name)
-    place = torch_device(device)
-    weights_dtype = torch_dtype(dtype, place)
 
     from mtadiffusion.inpaint.pipeline import MTAInpaintPipeline
+    from mtadiffusion.models import loading
 
-    loaded = None if branch_folder is None else load_branch(branch_folder, weights_dtype)
-    components = load_components(backbone_folder, weights_dtype)
+    place = loading.torch_device(device)
+    weights_dtype = loading.torch_dtype(dtype, place)
+    loaded = None if branch_folder is None else loading.load_branch(branch_folder, weights_dtype)
+    components = loading.load_components(backbone_folder, weights_dtype)
     return MTAInpaintPipeline(branch=loaded, **components).to(place)
-
-
-def load_components(folder: Path, dtype: torch.dtype, argument: str = "--model") -> dict[str, Any]:
-    """The parts of a backbone's folder: vae, text_encoder, tokenizer, unet, scheduler."""
-    import diffusers
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    unet_class = _class_named(folder / "unet", "config.json", ("UNet2DConditionModel",), argument)
-    vae_class = _class_named(folder / "vae", "config.json", ("AutoencoderKL", "AutoencoderTiny"), argument)
-    schedulers = [name for name in dir(diffusers) if name.endswith("Scheduler")]
-    scheduler_class = _class_named(folder / "scheduler", "scheduler_config.json", schedulers, argument)
-    load = partial(_load_weights, dtype=dtype, argument=argument)
-    parts = {
-        "vae": load(vae_class, folder / "vae"),
-        "text_encoder": load(CLIPTextModel, folder / "text_encoder"),
-        "unet": load(unet_class, folder / "unet"),
-    }
-    with _loading(argument, folder / "tokenizer"):
-        parts["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    with _loading(argument, folder / "scheduler"):
-        parts["scheduler"] = scheduler_class.from_pretrained(folder / "scheduler")
-    return parts
-
-
-def load_branch(folder: Path, dtype: torch.dtype, argument: str = "--branch") -> InpaintBranch:
-    """A branch from its folder; an official BrushNet's folder gives a residual branch."""
-    from mtadiffusion.models.branch import InpaintBranch
-
-    name = _read_json(folder / "config.json", argument).get("_class_name")
-    if name == "BrushNetModel":
-        with _loading(argument, folder):
-            return InpaintBranch.from_brushnet(folder).to(dtype).eval()
-    if name != InpaintBranch.__name__:
-        rule, remedy = "must be the folder of an InpaintBranch or a BrushNetModel", "see mta models"
-        raise UserError(argument, rule, name, remedy)
-    return _load_weights(InpaintBranch, folder, dtype=dtype, argument=argument)
-
-
-def torch_device(name: str, argument: str = "--device") -> torch.device:
-    """The device called `name`, if this machine has it."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        remedy = "use auto or cpu; cuda and cuda:1 need a GPU and a torch built for it"
-        raise UserError(argument, "is not available on this machine", name, remedy) from None
-    return device
-
-
-def torch_dtype(name: str | torch.dtype, device: torch.device, argument: str = "--dtype") -> torch.dtype:
-    """The dtype called `name`."""
-    import torch
-
-    if isinstance(name, torch.dtype):
-        return name
-    if name not in DTYPES:
-        raise UserError(argument, f"must be one of {', '.join(DTYPES)}", name)
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    return getattr(torch, name)
 
 
 def _entry(known: _Known) -> ModelEntry:
@@ -381,55 +311,8 @@ def _check_weights(folder: Path, stem: str, argument: str) -> None:
             "loading a pickle can run foreign code: where you trust the file, load it with diffusers and "
             "write it again with save_pretrained(FOLDER, safe_serialization=True)"
         )
-        raise UserError(argument, "must hold safetensors, not a pickle", str(pickles[0]), remedy)
+        rule = f"must hold safetensors, not the pickle {pickles[0].name}"
+        raise UserError(argument, rule, str(folder), remedy)
     remedy = "the folder is incomplete: copy it again"
     expected = "its weights" if stem == "*" else f"{stem}.safetensors"
     raise UserError(argument, f"lacks {expected}", str(folder), remedy)
-
-
-def _read_json(path: Path, argument: str) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(argument, f"cannot be loaded ({error})", str(path), "the file is damaged") from error
-    if not isinstance(values, dict):
-        raise UserError(argument, "must hold a JSON object", str(path), "the file is damaged")
-    return values
-
-
-def _class_named(folder: Path, file: str, allowed: tuple[str, ...] | list[str], argument: str) -> Any:
-    """The diffusers class that a component's configuration names, if it is one of those allowed."""
-    import diffusers
-
-    name = str(_read_json(folder / file, argument).get("_class_name"))
-    if name not in allowed:
-        rule = f"must have a {folder.name} that is {' or '.join(allowed)}" if len(allowed) < 4 else (
-            f"must have a {folder.name} that diffusers knows"
-        )  # fmt: skip
-        raise UserError(argument, rule, name, "only the Stable Diffusion 1.x and 2.x layout is supported")
-    return getattr(diffusers, name)
-
-
-def _load_weights(model_class: Any, folder: Path, *, dtype: torch.dtype, argument: str) -> Any:
-    """A model with every one of its weights from the folder: none fresh, none left over."""
-    with _loading(argument, folder):
-        model, report = model_class.from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True
-        )
-    absent = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
-    if absent:
-        rule = f"has weights that do not fit its config.json: {len(absent)} are missing, first {absent[0]}"
-        raise UserError(argument, rule, str(folder), "the folder is incomplete or mixed: copy it again")
-    return model.eval()
-
-
-@contextlib.contextmanager
-def _loading(argument: str, folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # loaders of broken folders raise nearly anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        remedy = "the folder is damaged or incomplete: copy it again"
-        raise UserError(argument, f"cannot be loaded ({reason})", str(folder), remedy) from error

@@ -38,7 +38,7 @@ def judge_report(judge: Judge, problems: Sequence[HoleProblem], *, split: str) -
     mains = [problem.scene.placements[0].sprite for problem in problems]
     asked = [_asked(problem) for problem in problems]
     foreign = [replace(s, style=STYLES[(STYLES.index(s.style) + 1 + i % 3) % 4]) for i, s in enumerate(asked)]
-    backgrounds = [background_filled(problem.scene, rng) for problem, rng in zip(problems, rngs, strict=True)]
+    backgrounds = [background_filled(p.scene, p.hole, rng) for p, rng in zip(problems, rngs, strict=True)]
     singles = SceneWorld(split=split, seed=1, size=holes.shape[1], objects=(1, 1))
     whole = [singles.scene(problem.index) for problem in problems]
 

@@ -6,6 +6,7 @@ What the holes and prompts are is `problems`; nothing here judges the results.
 from __future__ import annotations
 
 import base64
+import bisect
 import io
 import os
 import secrets
@@ -83,8 +84,6 @@ class DemoFiles:
 
 def demo_problems(split: str, count: int, seed: int, size: int) -> list[HoleProblem]:
     """The first holes of a held-out split."""
-    if split not in ("validation", "test"):
-        raise UserError("--split", "must be validation or test", split, "training scenes are not held out")
     return [hole_problem(split, index, seed=seed, size=size) for index in range(count)]
 
 
@@ -196,9 +195,8 @@ def _enlarged(picture: Image.Image) -> Image.Image:
 def _fitting(text: str, font: Any, width: int) -> str:
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    kept = bisect.bisect(range(len(text)), width, key=lambda length: font.getlength(text[:length] + "…")) - 1
+    return text[: max(0, kept)] + "…"
 
 
 def _data_uri(picture: Image.Image) -> str:

@@ -88,7 +88,7 @@ def hole_problem(split: str, index: int, *, seed: int = 0, size: int = 64) -> Ho
 
 
 def hole_around(scene: Scene, kind: str, margin: float | None = None) -> np.ndarray:
-    """The hole about a scene's main object and its shadow.
+    """The hole about a scene's main object, hidden parts included, and its shadow.
 
     Args:
         scene: the main object is the first.
@@ -98,7 +98,7 @@ def hole_around(scene: Scene, kind: str, margin: float | None = None) -> np.ndar
     Returns:
         bool (size, size), True = to be generated.
     """
-    thing = scene.record.objects[0].mask | scene.shadow
+    thing = _silhouette(scene.placements[0], scene.shadow.shape) | scene.shadow
     reach = (BOX_MARGIN if kind == "box" else OUTLINE_MARGIN) if margin is None else margin
     pixels = max(1, round(reach * thing.shape[0]))
     if kind == "outline":
@@ -112,15 +112,22 @@ def hole_around(scene: Scene, kind: str, margin: float | None = None) -> np.ndar
     return hole
 
 
-def background_filled(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """What a scene looks like if its main object's place shows just a backdrop of its style.
+def background_filled(scene: Scene, hole: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What a scene looks like through a hole that shows just a backdrop of its style.
+
+    Args:
+        scene: gives the style and the objects around the hole.
+        hole: bool (size, size), True = to be seen; objects that are mostly in it are left out.
+        rng: draws a fresh backdrop.
 
     Returns:
-        uint8 (size, size, 3) RGB: a fresh backdrop with the scene's other objects, to be seen through a hole.
+        uint8 (size, size, 3) RGB.
     """
     families = BACKDROPS[scene.record.attributes["style"]]
     backdrop = families[int(rng.integers(len(families)))]
-    return pasted(backdrop(rng, scene.record.image.shape[0]), scene.placements[1:])
+    silhouettes = [(other, _silhouette(other, hole.shape)) for other in scene.placements[1:]]
+    around = [other for other, whole in silhouettes if (whole & hole).sum() < 0.5 * whole.sum()]
+    return pasted(backdrop(rng, scene.record.image.shape[0]), around)
 
 
 def pasted(canvas: np.ndarray, placements: Sequence[Placement]) -> np.ndarray:
@@ -139,6 +146,14 @@ def pasted(canvas: np.ndarray, placements: Sequence[Placement]) -> np.ndarray:
         pixels = placement.pixels.astype(np.float32) / 255
         painted[y0:y1, x0:x1] = painted[y0:y1, x0:x1] * (1 - pixels[..., 3:]) + pixels[..., :3]
     return np.rint(np.clip(painted, 0, 1) * 255).astype(np.uint8)
+
+
+def _silhouette(placement: Placement, shape: tuple[int, ...]) -> np.ndarray:
+    """bool (H, W), True where the object is or would be if nothing lay over it."""
+    x0, y0, x1, y1 = placement.box_xyxy
+    whole = np.zeros(shape, dtype=bool)
+    whole[y0:y1, x0:x1] = placement.pixels[..., 3] > 127
+    return whole
 
 
 def _common_request(rng: np.random.Generator, main: Sprite, style: str) -> tuple[str, str | None]:

@@ -5,7 +5,7 @@ Nothing is loaded at import. What is done with the networks is `trainer`'s busin
 
 from __future__ import annotations
 
-import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +18,50 @@ from mtadiffusion.errors import UserError
 from mtadiffusion.models.branch import InpaintBranch
 from mtadiffusion.models.injection import check_fit
 from mtadiffusion.models.latent_vgg import LatentToRGB, LatentVGG
+from mtadiffusion.models.registry import (
+    load_branch,
+    load_components,
+    resolve_backbone,
+    resolve_branch,
+    resolve_style_vgg,
+)
 from mtadiffusion.seeding import stream_seed
 
 
-def load_backbone(name: str, device: str) -> Any:
-    """The frozen `StableDiffusionPipeline` of a folder, registered name or hub id, fp32, on `device`."""
-    from diffusers import StableDiffusionPipeline
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """The frozen parts of a Stable Diffusion model."""
 
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        resolved("backbone", name), torch_dtype=torch.float32, safety_checker=None
-    )
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    vae: Any
+    """Autoencoder."""
+
+    text_encoder: Any
+    """CLIP text encoder."""
+
+    tokenizer: Any
+    """Its tokenizer."""
+
+    unet: Any
+    """Stock UNet2DConditionModel."""
+
+    scheduler: Any
+    """Holds the noise levels and the prediction type."""
+
+
+def load_backbone(name: str, device: str) -> Backbone:
+    """The backbone of a registered name, folder or hub id: frozen, fp32, on `device`."""
+    backbone = Backbone(**load_components(resolve_backbone(name, "backbone"), torch.float32, "backbone"))
+    for part in (backbone.unet, backbone.vae, backbone.text_encoder):
         part.requires_grad_(False).eval().to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def resolved(kind: str, name: str) -> str:
-    """A folder as it is; any other `kind` (backbone, branch, …) by the registry of names."""
-    if Path(name).is_dir():
-        return name
-    registry = importlib.import_module("mtadiffusion.models.registry")
-    return str(getattr(registry, f"resolve_{kind}")(name))
+    return backbone
 
 
 def build_branch(config: TrainConfig, unet: Any) -> Any:
     """The branch to train: from the UNet's weights, or the folder that the run starts from."""
     settings = config.branch
     if settings.start_from:
-        branch = InpaintBranch.from_pretrained(settings.start_from, torch_dtype=torch.float32)
+        folder = resolve_branch(settings.start_from, "branch.start_from")
+        branch = load_branch(folder, torch.float32, "branch.start_from")
         check_fit(branch, unet)
         if config.loss.eta > 0 and not branch.config.edge_head:
             raise UserError("branch.start_from", "needs an edge head for loss.eta", settings.start_from)
@@ -91,7 +106,8 @@ def _initialised_vgg(config: StyleVGGConfig, seed: int, latents: Tensor, images:
             torch.random.default_generator.manual_seed(stream_seed(seed, "style vgg"))
             return LatentVGG(in_channels=channels, widths=config.widths, pools=config.pools)
     if config.initialise == "trained":
-        return LatentVGG.from_pretrained(resolved("style_vgg", config.weights), torch_dtype=torch.float32)
+        folder = resolve_style_vgg(config.weights, "style_vgg.weights")
+        return LatentVGG.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
     if not Path(config.weights).is_file():
         raise UserError("style_vgg.weights", "must be a safetensors file of an RGB VGG-16", config.weights)
     rgb_map = LatentToRGB.fit(latents, (images + 1) / 2)

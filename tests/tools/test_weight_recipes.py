@@ -1,0 +1,147 @@
+"""The recipes that make the embedded weights, each at a scale of seconds, in the order in which they build on
+one another."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import install_weights
+import numpy as np
+import pytest
+import sticker_corpus
+import torch
+import train_autoencoder
+import train_base
+import train_latent_vgg
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import load_file
+from training_run import TrainingRun
+
+from mtadiffusion.models.latent_vgg import LatentVGG
+
+A_MOMENT = "0.002"
+
+
+def run(monkeypatch, module, *arguments):
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    module.main()
+
+
+@pytest.fixture(autouse=True)
+def _few_held_pictures(monkeypatch):
+    monkeypatch.setattr(train_autoencoder, "HELD_PICTURES", 16)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    sticker_corpus.render(folder, scenes=80, size=64, split="train", seed=0, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("autoencoder")
+    torch.manual_seed(0)
+    train_autoencoder.build((8, 16, 16)).save_pretrained(folder)
+    return folder
+
+
+def test_a_corpus_holds_pictures_and_four_wordings_of_each(corpus):
+    loaded = sticker_corpus.load_corpus(corpus)
+    assert loaded.images.shape == (80, 64, 64, 3)
+    assert {len(wordings) for wordings in loaded.prompts} == {sticker_corpus.PROMPTS}
+
+
+def test_a_corpus_is_the_same_with_any_number_of_workers(corpus, tmp_path):
+    sticker_corpus.render(tmp_path, scenes=8, size=64, split="train", seed=0, workers=2)
+    again, first = sticker_corpus.load_corpus(tmp_path), sticker_corpus.load_corpus(corpus)
+    np.testing.assert_array_equal(again.images, first.images[:8])
+    assert again.prompts == first.prompts[:8]
+
+
+def test_the_autoencoder_recipe_writes_a_diffusers_folder(corpus, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, train_autoencoder, corpus, tmp_path, "--minutes", A_MOMENT, "--batch", 2)
+    vae = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    assert vae.config.scaling_factor > 0
+    assert "PSNR" in capsys.readouterr().out
+
+
+def test_training_the_decoder_alone_leaves_the_latents_as_they_are(
+    corpus, autoencoder, tmp_path, monkeypatch
+):
+    run(monkeypatch, train_autoencoder, corpus, tmp_path, "--decoder-of", autoencoder, "--minutes", A_MOMENT)
+    before, after = (AutoencoderKL.from_pretrained(f) for f in (autoencoder, tmp_path / "vae"))
+    picture = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(before.encode(picture).latent_dist.mean, after.encode(picture).latent_dist.mean)
+    assert not torch.equal(before.decoder.conv_out.weight, after.decoder.conv_out.weight)
+
+
+def test_the_base_recipe_writes_a_stock_diffusers_folder(corpus, autoencoder, tmp_path, monkeypatch):
+    run(monkeypatch, train_base, corpus, autoencoder, tmp_path, "--minutes", A_MOMENT, "--batch", 2)
+    install_weights.install(tmp_path / "pipeline", tmp_path / "installed")
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path / "installed")
+    assert stock("a red apple", num_inference_steps=2, output_type="np").images.shape == (1, 64, 64, 3)
+
+
+def test_the_tokenizer_spells_what_it_never_saw():
+    tokenizer = train_base.build_tokenizer(["a red apple", "a shiny 3D bus, with windows"])
+    ids = tokenizer("Zebra é!").input_ids
+    assert tokenizer.eos_token_id not in ids[1:-1]
+    assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == "zebraé!"
+
+
+def test_the_latent_vgg_recipe_writes_a_calibrated_vgg(autoencoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_latent_vgg, "VALIDATION_SCENES", 32)
+    run(monkeypatch, train_latent_vgg, autoencoder, tmp_path, "--minutes", A_MOMENT, "--scenes", 64)
+    vgg = LatentVGG.from_pretrained(tmp_path / "latent_vgg", torch_dtype=torch.float32)
+    assert not torch.equal(vgg.features_rms, torch.ones_like(vgg.features_rms))
+
+
+def test_installed_weights_are_half_precision(autoencoder, tmp_path):
+    install_weights.install(autoencoder, tmp_path / "vae")
+    installed = load_file(tmp_path / "vae/diffusion_pytorch_model.safetensors")
+    assert {tensor.dtype for tensor in installed.values()} == {torch.float16}
+
+
+class TestTrainingRun:
+    def build(self, out, minutes):
+        torch.manual_seed(0)
+        return TrainingRun(out, torch.nn.Linear(3, 1), minutes=minutes, rate=0.1, average=0.9)
+
+    def test_it_goes_on_from_its_saved_state(self, tmp_path):
+        first = self.build(tmp_path, 0.002)
+        for _ in first.steps():
+            loss = first.model(torch.ones(4, 3)).square().mean()
+            first.update(loss, {"loss": loss})
+        second = self.build(tmp_path, 0.002)
+        assert (second.step, second.spent) == (first.step, first.spent)
+        assert torch.equal(second.model.weight, first.model.weight)
+        assert torch.equal(second.ema.weight, first.ema.weight)
+        moments = [r.optimizer.state_dict()["state"][0]["exp_avg"] for r in (first, second)]
+        assert torch.equal(*moments)
+        assert list(second.steps()) == []
+
+    def test_a_save_that_was_cut_off_leaves_the_older_state(self, tmp_path, monkeypatch):
+        run = self.build(tmp_path, 1)
+        loss = run.model(torch.ones(4, 3)).square().mean()
+        run.update(loss, {"loss": loss})
+        run.step = 1
+        run._save()
+        run.step = 2
+        monkeypatch.setattr("training_run.json.dumps", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            run._save()
+        monkeypatch.undo()
+        assert self.build(tmp_path, 1).step == 1
+
+    def test_the_log_holds_averages(self, tmp_path):
+        run = self.build(tmp_path, 1)
+        for step in range(50):
+            run.step = step
+            loss = run.model(torch.ones(4, 3)).square().mean()
+            run.update(loss, {"steps": torch.tensor(float(step))})
+        (row,) = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+        assert row["steps"] == pytest.approx(24.5)
