@@ -2,9 +2,10 @@
 
     python tools/train_base.py runs/corpus runs/autoencoder/vae runs/base --minutes 60
 
-Text encoder and UNet are trained together with the v-prediction loss; a tenth of the prompts is empty, so
-that guidance works. `OUT/pipeline` is a folder that the stock `StableDiffusionPipeline` loads. The state is
-saved every two minutes; running again goes on.
+The text encoder first learns by itself to name what a description names (`teach_text`). Then it and the UNet
+are trained together with the v-prediction loss; a tenth of the prompts is empty, so that guidance works.
+`OUT/pipeline` is a folder that the stock `StableDiffusionPipeline` loads. The state is saved every two
+minutes; running again goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file
 from sticker_corpus import Corpus, load_corpus
+from teach_text import teach
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional as F
@@ -31,6 +34,9 @@ PROMPT_TOKENS = 32
 TEXT_WIDTH = 128
 MERGES = 700
 EMPTY_PROMPT = 0.1
+TIMESTEP_MEAN = -0.25
+SINGLE = 0.85
+"""The share of samples with a single object: what a word looks like is learned sooner from them."""
 
 
 def build_tokenizer(prompts: Iterable[str]) -> CLIPTokenizer:
@@ -46,6 +52,17 @@ def build_tokenizer(prompts: Iterable[str]) -> CLIPTokenizer:
     vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     vocab |= {"<|startoftext|>": len(vocab), "<|endoftext|>": len(vocab) + 1}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=PROMPT_TOKENS)
+
+
+def the_tokenizer(out: Path, start: Path | None, corpus: Corpus) -> CLIPTokenizer:
+    """The tokenizer of the pipeline to start from, or of this run; a new one is kept for the run.
+
+    Byte-pair merges that are equally frequent come out in any order, so a tokenizer is made once.
+    """
+    kept = out / "tokenizer" if start is None else start / "tokenizer"
+    if not kept.exists():
+        build_tokenizer(text for wordings in corpus.prompts for text in wordings).save_pretrained(kept)
+    return CLIPTokenizer.from_pretrained(kept)
 
 
 class TextToImage(nn.Module):
@@ -76,6 +93,10 @@ class TextToImage(nn.Module):
             cross_attention_dim=TEXT_WIDTH,
             attention_head_dim=(2, 3, 4),
             norm_num_groups=16,
+            # The pooled text also joins the timestep embedding: a small text encoder that starts from nothing
+            # is heard sooner that way, and at the finest level too.
+            addition_embed_type="text",
+            addition_embed_type_num_heads=4,
         )
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -106,10 +127,13 @@ class Samples:
         self.side = corpus.images.shape[1] // 2 ** (len(vae.config.block_out_channels) - 1)
         self._latents = torch.zeros(len(corpus.images), 4, self.side, self.side, dtype=torch.float16)
         self._known = np.zeros(len(corpus.images), dtype=bool)
+        single = np.array([" and " not in wordings[0] for wordings in corpus.prompts])
+        self._weights = np.where(single, SINGLE / single.mean(), (1 - SINGLE) / (1 - single.mean()))
+        self._weights /= self._weights.sum()
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents (B, 4, h, w), unit variance, and tokens (B, PROMPT_TOKENS)."""
-        indices = np.sort(rng.choice(len(self._known), size, replace=False))
+        indices = np.sort(rng.choice(len(self._known), size, p=self._weights))
         prompts = [self.corpus.prompts[i][rng.integers(len(self.corpus.prompts[i]))] for i in indices]
         prompts = ["" if rng.random() < EMPTY_PROMPT else prompt for prompt in prompts]
         tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
@@ -128,13 +152,24 @@ class Samples:
 def loss(
     model: TextToImage, scheduler: DDIMScheduler, latents: torch.Tensor, tokens: torch.Tensor, step: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Mean squared error of the v-prediction (Salimans & Ho 2022) at uniformly drawn timesteps."""
+    """Mean squared error of the v-prediction (Salimans & Ho 2022).
+
+    Timesteps are drawn logit-normally (Esser et al. 2024), most of them where shapes are decided.
+    """
     generator = torch_generator(0, "base", step)
     noise = torch.randn(latents.shape, generator=generator)
-    timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
+    place = torch.sigmoid(TIMESTEP_MEAN + torch.randn(len(latents), generator=generator))
+    timesteps = (place * scheduler.config.num_train_timesteps).long()
     prediction = model(scheduler.add_noise(latents, noise, timesteps), timesteps, tokens)
     total = F.mse_loss(prediction, scheduler.get_velocity(latents, noise, timesteps))
     return total, {"loss": total}
+
+
+def start_from(model: TextToImage, pipeline: Path) -> None:
+    """Take over the weights of an exported pipeline, as far as its layers have them."""
+    for name, module in (("text_encoder", model.text_encoder), ("unet", model.unet)):
+        (path,) = (pipeline / name).glob("*.safetensors")
+        module.load_state_dict(load_file(path), strict=False)
 
 
 def export(model: TextToImage, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path) -> None:
@@ -161,14 +196,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--lessons", type=int, default=400, help="steps of the text encoder's own training")
+    parser.add_argument("--start-from", type=Path, help="exported pipeline folder to go on from")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
     corpus = load_corpus(arguments.corpus)
     vae = AutoencoderKL.from_pretrained(arguments.vae).eval()
-    tokenizer = build_tokenizer(text for wordings in corpus.prompts for text in wordings)
+    tokenizer = the_tokenizer(arguments.out, arguments.start_from, corpus)
     samples, scheduler = Samples(corpus, vae, tokenizer), noise_scheduler()
     model = TextToImage(len(tokenizer), tokenizer.eos_token_id, samples.side)
+    if arguments.start_from:
+        start_from(model, arguments.start_from)
+    elif not (arguments.out / "state").exists():
+        print("text encoder:", teach(model.text_encoder, tokenizer, arguments.lessons))
     run = TrainingRun(arguments.out, model, minutes=arguments.minutes, rate=arguments.rate)
     for step in run.steps():
         latents, tokens = samples.batch(numpy_generator(0, "base", step), arguments.batch)

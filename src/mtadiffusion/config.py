@@ -45,6 +45,15 @@ class BranchConfig:
     position: str = "dwconv"
     """How attention blocks learn where a token lies: `none`, `sincos` or `dwconv`."""
 
+    time_conditioning: str = "scale_shift"
+    """How attention blocks hear the timestep: `scale_shift` of their normalised input, or `none`."""
+
+    feed_forward: bool = True
+    """Whether attention blocks have a feed-forward part after the attention."""
+
+    initialise: str = "backbone"
+    """Where the weights start: `backbone` copies what its UNet has of them, `fresh` draws all of them."""
+
     edge_head: bool = True
     """Whether the last block also predicts an edge map; the structure loss needs it."""
 
@@ -55,7 +64,7 @@ class BranchConfig:
     """How the hole reaches latent size in training: `nearest`, or `any` hole pixel makes a hole cell."""
 
     start_from: str = ""
-    """Name, folder or hub id of a branch to go on from; empty: initialised from the backbone's UNet."""
+    """Name, folder or hub id of a branch to go on from; empty: a new one, started as `initialise` says."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, slower."""
@@ -63,8 +72,14 @@ class BranchConfig:
     def __post_init__(self) -> None:
         _check_choice("branch.block", self.block, ("attention", "residual"))
         _check_choice("branch.position", self.position, ("none", "sincos", "dwconv"))
+        _check_choice("branch.time_conditioning", self.time_conditioning, ("scale_shift", "none"))
+        _check_choice("branch.initialise", self.initialise, ("backbone", "fresh"))
         _check_choice("branch.hole_fill", self.hole_fill, ("black", "grey"))
         _check_choice("branch.latent_known", self.latent_known, ("nearest", "any"))
+
+
+OBJECT_HOLES = ("exact", "dilated", "boxed", "roughened", "foreign")
+"""The shapes of object holes, each a weight of `HoleConfig`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +101,14 @@ class HoleConfig:
     roughened: float = 1.0
     """Weight of object holes whose outline is made of coarse cells."""
 
+    foreign: float = 0.0
+    """Weight of object holes with another object's silhouette stretched over the object's loosened box."""
+
     dilation: tuple[float, float] = (0.02, 0.10)
-    """Range of the dilation's radius."""
+    """Range of the dilation's radius; a `foreign` hole takes the lower end."""
 
     box_margin: tuple[float, float] = (0.0, 0.10)
-    """Range of the margin at each side of a box."""
+    """Range of the margin at each side of a box, `boxed` or `foreign`."""
 
     rough_cell: tuple[float, float] = (0.04, 0.14)
     """Range of the cell's side of a roughened hole."""
@@ -109,10 +127,10 @@ class HoleConfig:
 
     def __post_init__(self) -> None:
         _check_range("holes.brush_probability", self.brush_probability, 0, 1)
-        for name in ("exact", "dilated", "boxed", "roughened"):
+        for name in OBJECT_HOLES:
             _check_range(f"holes.{name}", getattr(self, name), 0)
-        if self.exact + self.dilated + self.boxed + self.roughened <= 0:
-            raise UserError("holes", "needs a weight above 0 among exact, dilated, boxed and roughened")
+        if not any(getattr(self, name) for name in OBJECT_HOLES):
+            raise UserError("holes", f"needs a weight above 0 among {', '.join(OBJECT_HOLES)}")
         for name in ("dilation", "box_margin", "rough_cell"):
             _check_span(f"holes.{name}", getattr(self, name))
         _check_range("holes.brush_strokes", self.brush_strokes, 1)
@@ -195,6 +213,9 @@ class LossConfig:
     edge_target: str = "sobel"
     """Name of the structure target."""
 
+    edge_downsampling: str = "area"
+    """What a latent cell takes of its pixels' edges: their mean (`area`) or their `max`."""
+
     edge_reduction: str = "sum"
     """`sum` over the h*w entries as the paper writes it, or their `mean`."""
 
@@ -204,15 +225,24 @@ class LossConfig:
     style_step: int | str = 1
     """Training timesteps of the DDIM step before styles are compared (1: the paper), or `x0`."""
 
+    style_noise: str = "same"
+    """Noise of the latents compared with: the `same` as in the noisy latents, or `fresh`."""
+
     style_region: str = "whole"
     """Where styles are compared: `whole` latents or `hole` only (known cells taken from the reference)."""
+
+    gram_normalisation: str = "chw"
+    """What Gram matrices are divided by: the features' `chw` or `hw` sizes, or `none` of them."""
 
     def __post_init__(self) -> None:
         for name in ("gamma", "delta", "eta"):
             _check_range(f"loss.{name}", getattr(self, name), 0)
+        _check_choice("loss.edge_downsampling", self.edge_downsampling, ("area", "max"))
         _check_choice("loss.edge_reduction", self.edge_reduction, ("sum", "mean"))
         _check_choice("loss.edge_region", self.edge_region, ("whole", "hole"))
+        _check_choice("loss.style_noise", self.style_noise, ("same", "fresh"))
         _check_choice("loss.style_region", self.style_region, ("whole", "hole"))
+        _check_choice("loss.gram_normalisation", self.gram_normalisation, ("chw", "hw", "none"))
         if isinstance(self.style_step, str):
             _check_choice("loss.style_step", self.style_step, ("x0",))
         else:
@@ -229,11 +259,14 @@ class StyleVGGConfig:
     weights: str = ""
     """LatentVGG folder or registered name for `trained`; safetensors file of an RGB VGG-16 otherwise."""
 
-    widths: tuple[tuple[int, ...], ...] = ((16,), (32,), (64,))
-    """Widths of the convolutions of each stage, for `random` (the 16-layer VGG's otherwise)."""
+    widths: tuple[tuple[int, ...], ...] = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+    """Widths of the convolutions of each stage, the 16-layer VGG's; `trained` brings its own shape."""
 
-    pools: tuple[bool, ...] = (False, True)
-    """Whether a max-pool follows each stage but the last, for `random`."""
+    pools: tuple[bool, ...] = (False, False, False, True)
+    """Whether a max-pool follows each stage but the last; not for `trained`."""
+
+    taps: tuple[int | None, ...] = ()
+    """Which ReLU of each stage is compared, from 0 (None: none); empty: the first; not for `trained`."""
 
     freeze: bool = False
     """Keep the VGG as it is instead of training it at `lr`."""
@@ -244,12 +277,24 @@ class StyleVGGConfig:
     calibration_images: int = 64
     """Latents over which features are rescaled to unit RMS; 0 keeps the stored scales."""
 
+    @classmethod
+    def narrow(cls, calibration_images: int = 64) -> StyleVGGConfig:
+        """A shallow, narrow VGG with random weights, for 16x16 latents."""
+        return cls(
+            initialise="random",
+            widths=((16,), (32,), (64,)),
+            pools=(False, True),
+            calibration_images=calibration_images,
+        )
+
     def __post_init__(self) -> None:
         _check_choice("style_vgg.initialise", self.initialise, ("trained", "mean", "folded", "random"))
         if not self.widths or len(self.pools) != len(self.widths) - 1:
             raise UserError(
                 "style_vgg.pools", f"must be {len(self.widths) - 1}, one between stages", self.pools
             )
+        if self.taps and len(self.taps) != len(self.widths):
+            raise UserError("style_vgg.taps", f"must be {len(self.widths)}, one a stage", self.taps)
         _check_range("style_vgg.lr", self.lr, 0, 1)
         _check_range("style_vgg.calibration_images", self.calibration_images, 0)
         if self.initialise != "random" and not self.weights:
@@ -370,7 +415,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     """The objective."""
 
-    style_vgg: StyleVGGConfig = field(default_factory=lambda: StyleVGGConfig(initialise="random"))
+    style_vgg: StyleVGGConfig = field(default_factory=StyleVGGConfig.narrow)
     """The VGG of the style loss."""
 
     optim: OptimConfig = field(default_factory=OptimConfig)

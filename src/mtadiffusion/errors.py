@@ -32,7 +32,10 @@ class UserError(ValueError):
 
 def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+    if len(text) <= _LONGEST_VALUE:
+        return text
+    half = _LONGEST_VALUE // 2
+    return f"{text[:half]}…{text[1 - half :]}"  # the end of a path is its name
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Named training configurations as functions. `mta train NAME` starts from one of them.
+"""Named training configurations as functions. `mta train --recipe NAME` starts from one of them.
 
 `debug` runs offline on a CPU in seconds, `sticker` trains the embedded branch, `sd15` is the paper's setting
 (docs/method.md, section 5).
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from mtadiffusion.config import (
     BranchConfig,
     DataConfig,
+    HoleConfig,
     LossConfig,
     OptimConfig,
     StyleVGGConfig,
@@ -29,7 +30,7 @@ def debug() -> TrainConfig:
         checkpoint_every=4,
         data=DataConfig(records=8, size=64, encode_batch=8),
         loss=LossConfig(style_step=50),
-        style_vgg=StyleVGGConfig(initialise="random", calibration_images=8),
+        style_vgg=StyleVGGConfig.narrow(calibration_images=8),
         optim=OptimConfig(lr=1e-3, warmup=2, ema=0.9),
         validation=ValidationConfig(every=8, samples=4, images=2, steps=2),
     )
@@ -44,7 +45,9 @@ def sticker() -> TrainConfig:
         log_every=50,
         checkpoint_every=500,
         branch=BranchConfig(block="attention", position="dwconv"),
-        data=DataConfig(source="sticker", size=64, records=12000, holes_per_image=2),
+        data=DataConfig(
+            source="sticker", size=64, records=12000, holes_per_image=2, holes=HoleConfig(foreign=1.0)
+        ),
         loss=LossConfig(edge_reduction="sum", style_step=10),
         style_vgg=StyleVGGConfig(initialise="trained", weights="sticker"),
         optim=OptimConfig(lr=3e-4, warmup=100, schedule="constant", decay_share=0.3, ema=0.998),

@@ -27,6 +27,7 @@ WRONG_VALUES = [
     ({"guidance_scale": None}, "guidance_scale must be a number of at least 0"),
     ({"num_images_per_prompt": 0}, "num_images_per_prompt must be a whole number of at least 1, got 0"),
     ({"branch_scale": math.nan}, "branch_scale must be a number, got nan"),
+    ({"latent_known": "all"}, "latent_known must be one of nearest, any, got 'all'"),
     ({"eta": 2}, "eta must be a number between 0 and 1, got 2"),
     ({"blend": "poisson"}, "blend must be one of paste, brushnet, none, got 'poisson'"),
     ({"feather": 3}, "feather must be a number between 0 and 2, got 3"),

@@ -250,6 +250,16 @@ def test_the_branch_sees_every_touched_cell_as_hole_and_a_black_picture_there(
     torch.testing.assert_close(branch[0][:, 4:8], masked, atol=1e-5, rtol=1e-4)
 
 
+def test_the_known_map_can_be_sampled_as_in_training(pipe: MTAInpaintPipeline, picture: np.ndarray) -> None:
+    hole = np.zeros((96, 112), dtype=bool)
+    hole[40:52, 60] = True
+    left, top, _, _ = find_region(torch.from_numpy(hole), 64, 8).box_xyxy
+    sampled = hole[top : top + 64 : 4, left : left + 64 : 4]
+    with Spy(pipe.branch) as branch:
+        pipe("a", picture, hole, latent_known="nearest", **STEPS)
+    assert (branch[0][0, 8].numpy() == ~sampled).all()
+
+
 def test_the_branch_has_a_say_by_its_scale(
     pipe: MTAInpaintPipeline, picture: np.ndarray, hole: np.ndarray
 ) -> None:

@@ -7,7 +7,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from mtadiffusion.models.blocks import ResidualBlock, SelfAttentionBlock, add_to_first_channels, sincos_places
+from mtadiffusion.models.blocks import (
+    ResidualBlock,
+    SelfAttentionBlock,
+    add_to_first_channels,
+    sincos_places,
+    zero_parameters,
+)
 
 
 def attention_block(**options: object) -> SelfAttentionBlock:
@@ -104,6 +110,26 @@ def test_the_timestep_starts_without_effect_and_then_scales_and_shifts() -> None
     assert torch.equal(block(hidden, one), block(hidden, other))
     torch.nn.init.normal_(block.time_emb_proj.weight)
     assert not torch.allclose(block(hidden, one), block(hidden, other))
+
+
+@torch.no_grad()
+def test_without_time_conditioning_it_does_not_read_the_timestep() -> None:
+    block = attention_block(time_conditioning="none")
+    told = attention_block()
+    told.load_state_dict(block.state_dict(), strict=False)  # whose scale and shift start at identity
+    hidden = torch.randn(2, 16, 4, 4)
+    torch.testing.assert_close(block(hidden, None), told(hidden, torch.randn(2, 8)))
+
+
+@torch.no_grad()
+def test_without_a_feed_forward_part_it_is_the_block_whose_part_is_silent() -> None:
+    short = attention_block(feed_forward=False)
+    whole = attention_block()
+    whole.load_state_dict(short.state_dict(), strict=False)
+    zero_parameters(whole.ff_out)
+    hidden, temb = torch.randn(2, 16, 4, 4), torch.randn(2, 8)
+    torch.testing.assert_close(short(hidden, temb), whole(hidden, temb))
+    assert not any(name.startswith(("ff_", "norm3")) for name in short.state_dict())
 
 
 @torch.no_grad()

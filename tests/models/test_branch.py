@@ -11,6 +11,7 @@ from diffusers import UNet2DConditionModel
 
 from mtadiffusion.errors import UserError
 from mtadiffusion.models.branch import InpaintBranch
+from mtadiffusion.models.injection import BranchInjection, check_fit
 
 SD15_UNET = {
     "sample_size": 64,
@@ -41,7 +42,9 @@ KINDS = [
     {"block": "attention", "position": "dwconv"},
     {"block": "attention", "position": "sincos"},
     {"block": "attention", "position": "none"},
+    {"block": "attention", "time_conditioning": "none", "feed_forward": False},
     {"block": "residual"},
+    {"block": "residual", "time_conditioning": "none", "feed_forward": False},
 ]
 
 
@@ -64,6 +67,11 @@ def inputs(batch: int = 2, height: int = 16, width: int = 16) -> tuple[torch.Ten
         ({"block": "residual", "edge_head": True}, 618_832_961),
         ({"block": "attention", "position": "none", "edge_head": False}, 556_404_160),
         ({"block": "attention", "position": "dwconv", "edge_head": True}, 556_606_081),
+        ({"block": "attention", "position": "none", "edge_head": False, "feed_forward": False}, 289_532_800),
+        (
+            {"block": "attention", "position": "none", "edge_head": False, "time_conditioning": "none"},
+            502_703_680,
+        ),
     ],
 )
 def test_the_full_size_branch_of_sd15(
@@ -133,6 +141,27 @@ def test_attention_starts_from_the_backbones_where_it_has_one(unet: UNet2DCondit
             assert torch.equal(layer.ff_out.weight, transformer.transformer_blocks[0].ff.net[2].weight)
     shortcut = unet.up_blocks[1].resnets[0].conv_shortcut
     assert torch.equal(branch.up_levels[1].layers[0].conv_shortcut.weight, shortcut.weight)
+
+
+def test_a_fresh_branch_takes_nothing_from_the_backbone(unet: UNet2DConditionModel) -> None:
+    branch = InpaintBranch.from_unet(unet, initialise="fresh", seed=1)
+    assert not torch.equal(branch.conv_in.weight[:, :4], unet.conv_in.weight)
+    assert branch.conv_in.weight[:, 8].abs().sum() > 0
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        expected = InpaintBranch(**branch.config).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in branch.state_dict().items())
+    assert all((feature == 0).all() for feature in branch(*inputs()).features)
+
+
+@torch.no_grad()
+def test_without_time_conditioning_all_timesteps_are_one(
+    unet: UNet2DConditionModel, branch_factory: Callable[..., InpaintBranch]
+) -> None:
+    sample, _ = inputs()
+    for block, deaf in (("attention", True), ("residual", False)):
+        branch = branch_factory(unet, block=block, time_conditioning="none")
+        assert torch.equal(branch(sample, 3).edge, branch(sample, 900).edge) == deaf
 
 
 def test_fresh_weights_come_from_the_seed_alone(unet: UNet2DConditionModel) -> None:
@@ -287,6 +316,7 @@ def test_a_backbone_of_the_small_world_s_layout(unet_factory: Callable[..., UNet
     [
         ("block", "atention", "did you mean 'attention'"),
         ("position", "rope", "position must be one of"),
+        ("time_conditioning", "shift", "did you mean 'scale_shift'"),
         ("hole_fill", "white", "hole_fill must be one of"),
         ("in_channels", 8, r"in_channels must be 2 \* latent_channels \+ 1 = 9, got 8"),
         ("addition_embed_type", "image", "must be None or 'text_time'"),
@@ -299,6 +329,11 @@ def test_a_field_out_of_range_is_named(field: str, value: object, message: str) 
     config = {"block_out_channels": (16, 32, 32, 32), "norm_num_groups": 8, "num_attention_heads": 4}
     with pytest.raises(UserError, match=message):
         InpaintBranch(**{**config, field: value})
+
+
+def test_an_unknown_initialisation_is_named(unet: UNet2DConditionModel) -> None:
+    with pytest.raises(UserError, match=r"initialise must be one of.*did you mean 'fresh'"):
+        InpaintBranch.from_unet(unet, initialise="frsh")
 
 
 @pytest.mark.parametrize(
@@ -315,3 +350,17 @@ def test_a_backbone_that_no_branch_is_defined_for_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         InpaintBranch.from_unet(unet_factory(**overrides))
+
+
+def test_a_backbone_whose_timestep_hears_the_text_gets_a_branch_that_does_not(
+    unet_factory: Callable[..., UNet2DConditionModel],
+) -> None:
+    unet = unet_factory(addition_embed_type="text", addition_embed_type_num_heads=4)
+    branch = InpaintBranch.from_unet(unet)
+    assert branch.config.addition_embed_type is None
+    check_fit(branch, unet)
+    features = branch(torch.randn(1, 9, 16, 16), 10).features
+    injection = BranchInjection(unet)
+    with torch.no_grad(), injection.features(features):
+        unet(torch.randn(1, 4, 16, 16), 10, encoder_hidden_states=torch.randn(1, 7, 16))
+    injection.remove()

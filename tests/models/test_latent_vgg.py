@@ -186,6 +186,12 @@ def test_the_gram_matrix_is_the_naive_loop_s() -> None:
                 torch.testing.assert_close(gram[sample, row, column], total / (3 * 4 * 5))
 
 
+@pytest.mark.parametrize(("normalisation", "factor"), [("hw", 3), ("none", 3 * 4 * 5)])
+def test_the_gram_matrix_can_be_divided_by_less(normalisation: str, factor: int) -> None:
+    features = torch.randn(2, 3, 4, 5)
+    torch.testing.assert_close(gram_matrix(features, normalisation), factor * gram_matrix(features))
+
+
 def test_the_gram_matrix_of_half_precision_features_does_not_overflow() -> None:
     gram = gram_matrix(torch.full((1, 2, 64, 64), 100.0, dtype=torch.float16))
     torch.testing.assert_close(gram, torch.full((1, 2, 2), 5000.0))

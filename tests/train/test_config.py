@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mtadiffusion.config import (
+    BranchConfig,
     DataConfig,
     HoleConfig,
     LossConfig,
@@ -33,6 +34,8 @@ def test_the_papers_recipe_has_the_papers_figures() -> None:
     assert (config.loss.gamma, config.loss.delta, config.loss.eta) == (1.0, 100.0, 0.1)
     assert (config.optim.lr, config.style_vgg.lr, config.steps) == (1e-5, 1e-7, 200_000)
     assert config.loss.style_step == 1
+    assert sum(map(len, config.style_vgg.widths)) == 13
+    assert config.data.holes.foreign == 0
 
 
 def test_overrides_reach_nested_fields_with_their_types() -> None:
@@ -50,6 +53,11 @@ def test_fields_that_must_fit_each_other_are_overridden_together() -> None:
     assignments = ["style_vgg.widths=((8, 8), (16,))", "style_vgg.pools=True"]
     style_vgg = with_overrides(recipe("debug"), assignments).style_vgg
     assert (style_vgg.widths, style_vgg.pools) == (((8, 8), (16,)), (True,))
+
+
+def test_taps_may_be_left_out() -> None:
+    style_vgg = with_overrides(recipe("debug"), ["style_vgg.taps=None,0,0"]).style_vgg
+    assert style_vgg.taps == (None, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +89,13 @@ def test_wrong_overrides_say_what_is_wrong(assignment: str, message: str) -> Non
         (LossConfig, {"style_step": "x1"}, "did you mean 'x0'"),
         (LossConfig, {"edge_reduction": "max"}, "edge_reduction"),
         (HoleConfig, {"exact": 0.0, "dilated": 0.0, "boxed": 0.0, "roughened": 0.0}, "needs a weight"),
+        (HoleConfig, {"foreign": -1.0}, "holes.foreign"),
+        (BranchConfig, {"time_conditioning": "shift"}, "did you mean 'scale_shift'"),
+        (BranchConfig, {"initialise": "frsh"}, "did you mean 'fresh'"),
+        (LossConfig, {"edge_downsampling": "mean"}, "loss.edge_downsampling is unknown"),
+        (LossConfig, {"style_noise": "sme"}, "did you mean 'same'"),
+        (LossConfig, {"gram_normalisation": "whc"}, "loss.gram_normalisation is unknown"),
+        (StyleVGGConfig, {"initialise": "random", "taps": (0, 1)}, "style_vgg.taps must be 5, one a stage"),
         (HoleConfig, {"dilation": (0.3, 0.1)}, "must be a pair"),
         (DataConfig, {"holes_per_image": 0}, "data.cache=false"),
         (StyleVGGConfig, {}, "is needed for style_vgg.initialise='trained'"),

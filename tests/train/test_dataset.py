@@ -76,6 +76,22 @@ def test_fresh_holes_at_every_visit_when_none_are_kept() -> None:
     assert (first.hole != second.hole).any()
 
 
+def test_foreign_holes_borrow_from_the_other_objects_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    lent = []
+
+    def watched(rng, mask, box, config, silhouettes):  # type: ignore[no-untyped-def]
+        lent.append((mask, silhouettes))
+        return mask
+
+    monkeypatch.setattr("mtadiffusion.train.dataset.object_hole", watched)
+    made = samples(holes=HoleConfig(brush_probability=0.0))
+    for record in (0, 1):  # of one object and of two
+        made.record_samples(record, (0,))
+    assert lent[0][1] == []
+    mask, (other,) = lent[1]
+    assert (mask != other).any()
+
+
 @pytest.mark.parametrize(("height", "width"), [(64, 150), (200, 70), (40, 50)])
 def test_crop_of_another_shape_keeps_masks_on_their_objects(height: int, width: int) -> None:
     source = Shapes(count=4, height=height, width=width)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtadiffusion.config import HoleConfig
+from mtadiffusion.config import OBJECT_HOLES, HoleConfig
 from mtadiffusion.train.holes import dilate, object_hole, random_brush_hole
 
 SIDES = st.integers(2, 90)
@@ -25,8 +25,12 @@ def block(height: int, width: int, seed: int) -> tuple[np.ndarray, tuple[int, in
 
 
 def only(shape: str) -> HoleConfig:
-    weights = {name: float(name == shape) for name in ("exact", "dilated", "boxed", "roughened")}
-    return HoleConfig(**weights)
+    return HoleConfig(**{name: float(name == shape) for name in OBJECT_HOLES})
+
+
+def disc(radius: float, side: int = 64) -> np.ndarray:
+    rows, columns = np.mgrid[0:side, 0:side]
+    return np.hypot(rows - 30, columns - 32) < radius
 
 
 @settings(max_examples=60, deadline=None)
@@ -41,7 +45,7 @@ def test_brush_hole_has_some_pixels_and_not_all(seed: int, height: int, width: i
 
 @settings(max_examples=60, deadline=None)
 @given(seed=SEEDS, height=SIDES, width=SIDES)
-@pytest.mark.parametrize("shape", ["exact", "dilated", "boxed", "roughened"])
+@pytest.mark.parametrize("shape", OBJECT_HOLES)
 def test_object_hole_covers_the_object_and_not_all(seed: int, height: int, width: int, shape: str) -> None:
     mask, box = block(height, width, seed)
     before = mask.copy()
@@ -72,6 +76,7 @@ def test_an_empty_mask_still_makes_a_hole() -> None:
     mask = np.zeros((12, 20), dtype=bool)
     for seed in range(8):
         assert object_hole(np.random.default_rng(seed), mask, (3, 3, 3, 3)).any()
+        assert object_hole(np.random.default_rng(seed), mask, (3, 3, 3, 3), only("foreign"), [mask]).any()
 
 
 def test_dilation_is_about_a_disc() -> None:
@@ -85,12 +90,50 @@ def test_dilation_is_about_a_disc() -> None:
 
 
 def test_loose_holes_differ_from_the_outline() -> None:
-    rows, columns = np.mgrid[0:64, 0:64]
-    mask = np.hypot(rows - 30, columns - 32) < 15
-    box = (17, 15, 48, 46)
-    for shape in ("dilated", "boxed", "roughened"):
+    mask, box = disc(15), (17, 15, 48, 46)
+    for shape in ("dilated", "boxed", "roughened", "foreign"):
         hole = object_hole(np.random.default_rng(1), mask, box, only(shape))
         assert hole.sum() > mask.sum()
     boxed = object_hole(np.random.default_rng(1), mask, box, only("boxed"))
     ys, xs = np.flatnonzero(boxed.any(axis=1)), np.flatnonzero(boxed.any(axis=0))
     assert boxed.sum() == len(ys) * len(xs)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS, height=SIDES, width=SIDES, other=st.tuples(SIDES, SIDES), lent=st.booleans())
+def test_a_foreign_hole_is_the_dilated_object_and_what_lies_in_the_loosened_box(
+    seed: int, height: int, width: int, other: tuple[int, int], lent: bool
+) -> None:
+    mask, (x0, y0, x1, y1) = block(height, width, seed)
+    silhouettes = [np.zeros(other, dtype=bool), block(*other, seed)[0]] if lent else []
+    config = only("foreign")
+    hole = object_hole(np.random.default_rng(seed), mask, (x0, y0, x1, y1), config, silhouettes)
+    side = min(height, width)
+    near = dilate(mask, max(1, round(side * config.dilation[0])))
+    margin = round(side * config.box_margin[1])
+    room = np.zeros_like(mask)
+    room[max(0, y0 - margin) : y1 + margin, max(0, x0 - margin) : x1 + margin] = True
+    assert not (hole & ~(near | room)).any()
+    assert (hole | ~near).sum() >= mask.size - 1  # one corner may be given up for "not all"
+    assert not hole.all()
+
+
+def test_a_foreign_hole_has_the_outline_of_what_is_stretched_over_it() -> None:
+    """An L over a small disc's box: the disc's own outline is inside it but for the L's empty corner."""
+    corner = np.ones((10, 20), dtype=bool)
+    corner[:5, 10:] = False
+    config = HoleConfig(**{**dict.fromkeys(OBJECT_HOLES, 0.0), "foreign": 1.0}, box_margin=(0.2, 0.2))
+    mask, box = disc(8), (24, 22, 41, 39)
+    hole = object_hole(np.random.default_rng(0), mask, box, config, [np.pad(corner, 7)])
+    x0, y0, x1, y1 = (24 - 13, 22 - 13, 41 + 13, 39 + 13)  # grown by a fifth of the picture
+    expected = dilate(mask, 1)
+    expected[y0:y1, x0:x1] |= np.kron([[1, 0], [1, 1]], np.ones((22, 22)))[: y1 - y0, : x1 - x0] > 0
+    assert (hole != expected).sum() <= 2 * 22  # the corner's two edges fall between pixels
+
+
+def test_foreign_holes_about_one_object_differ_in_outline() -> None:
+    mask, box = disc(15), (17, 15, 48, 46)
+    silhouettes = [[], [np.tri(20, dtype=bool)], [np.tri(20, dtype=bool)[:, ::-1]]]
+    holes = [object_hole(np.random.default_rng(1), mask, box, only("foreign"), lent) for lent in silhouettes]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (holes[one] != holes[other]).sum() > 0.1 * mask.sum()

@@ -88,6 +88,7 @@ def test_cache_file_is_read_again_only_for_the_same_things(
         changed(config, data={"holes": {"boxed": 3.0}}),
         changed(config, branch={"hole_fill": "grey"}),
         changed(config, loss={"edge_target": "other"}),
+        changed(config, loss={"edge_downsampling": "max"}),
     ):
         assert LatentCache.load(path, cache_fingerprint(other, samples, backbone.vae)) is None
     more_workers = changed(config, data={"workers": 2, "empty_prompt": 0.5})

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from mtadiffusion.errors import UserError
 from mtadiffusion.models.latent_vgg import LatentVGG
 from mtadiffusion.train.losses import (
     edge_target,
@@ -72,6 +73,19 @@ def test_edge_target_is_the_area_mean() -> None:
     np.testing.assert_allclose(edge_target(image, (3, 2))[0, 0].numpy(), expected, atol=1e-6)
 
 
+def test_edge_target_can_keep_the_strongest_edge() -> None:
+    image = torch.rand(1, 3, 12, 8, generator=torch.Generator().manual_seed(2))
+    full = sobel_edges(image)[0, 0].numpy()
+    expected = full.reshape(3, 4, 2, 4).max(axis=(1, 3))
+    found = edge_target(image, (3, 2), downsampling="max")[0, 0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_an_unknown_edge_target_is_named() -> None:
+    with pytest.raises(UserError, match=r"loss\.edge_target is unknown, got 'sobl'; did you mean 'sobel'"):
+        edge_target(torch.zeros(1, 3, 8, 8), (2, 2), "sobl")
+
+
 def test_structure_loss_is_the_batch_mean_of_squared_norms() -> None:
     prediction, target = random(3, 1, 4, 5), random(3, 1, 4, 5, seed=1)
     norms = [np.linalg.norm((p - t)[0].numpy()) ** 2 for p, t in zip(prediction, target, strict=True)]
@@ -123,15 +137,17 @@ def test_v_prediction_stays_finite_at_zero_signal() -> None:
     assert previous_latents(ours, noisy, random(1, 4, 6, 6, seed=1), timesteps, "x0").isfinite().all()
 
 
-def test_style_loss_equals_a_loop_over_layers_and_samples() -> None:
+@pytest.mark.parametrize("normalisation", ["chw", "hw", "none"])
+def test_style_loss_equals_a_loop_over_layers_and_samples(normalisation: str) -> None:
     vgg = LatentVGG(in_channels=4, widths=((6,), (8,)), pools=(True,))
     latents, reference = random(3, 4, 8, 8), random(3, 4, 8, 8, seed=1)
-    loss, features_rms = style_loss(vgg, latents, reference)
+    loss, features_rms = style_loss(vgg, latents, reference, gram_normalisation=normalisation)
     total = 0.0
     for alpha, beta in zip(vgg(latents), vgg(reference), strict=True):
         for one, other in zip(alpha.detach().double().numpy(), beta.detach().double().numpy(), strict=True):
             a, b = one.reshape(len(one), -1), other.reshape(len(other), -1)
-            total += np.square(a @ a.T / a.size - b @ b.T / b.size).sum()
+            divisor = {"chw": a.size, "hw": a.shape[1], "none": 1}[normalisation]
+            total += np.square((a @ a.T - b @ b.T) / divisor).sum()
     assert loss.item() == pytest.approx(total / (3 * 2), rel=1e-4)
     squares = [beta.square().mean().item() for beta in vgg(reference)]
     assert features_rms.item() == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-5)

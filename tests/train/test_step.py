@@ -106,6 +106,28 @@ def test_regions_change_style_and_structure(models: StepModels, batch: LatentBat
     assert hole["noise"] == whole["noise"]
 
 
+def test_fresh_style_noise_changes_the_style_alone(models: StepModels, batch: LatentBatch) -> None:
+    with torch.no_grad():
+        same, fresh, again = (
+            training_step(
+                models, batch, LossConfig(style_step=50, style_noise=style_noise), generators()
+            ).terms
+            for style_noise in ("same", "fresh", "fresh")
+        )
+    assert fresh["style"] != same["style"]
+    assert fresh["style"] == again["style"]
+    assert (fresh["noise"], fresh["structure"]) == (same["noise"], same["structure"])
+
+
+def test_gram_normalisation_reaches_the_style_loss(models: StepModels, batch: LatentBatch) -> None:
+    with torch.no_grad():
+        styles = [
+            training_step(models, batch, LossConfig(gram_normalisation=name), generators()).terms["style"]
+            for name in ("chw", "hw", "none")
+        ]
+    assert styles[0] < styles[1] < styles[2]
+
+
 def test_frozen_vgg_and_unet_take_no_gradient(models: StepModels, batch: LatentBatch) -> None:
     models.vgg.requires_grad_(False)
     training_step(models, batch, LossConfig(style_step=50), generators()).total.backward()

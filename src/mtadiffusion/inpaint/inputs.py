@@ -18,6 +18,7 @@ from PIL import Image
 from mtadiffusion.errors import UserError
 from mtadiffusion.imaging.images import to_rgb
 from mtadiffusion.imaging.masks import hole_from_array, hole_from_pil
+from mtadiffusion.models.conditioning import KNOWN_MODES
 
 MOST_STEPS = 1000
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "masked_latents", "known")
@@ -187,6 +188,9 @@ class SampleSettings:
     latent_blending: bool
     """Whether the noised known latents are put back after each step."""
 
+    latent_known: str
+    """How the hole reaches latent size."""
+
     eta: float
     """DDIM's; other schedulers ignore it."""
 
@@ -200,6 +204,7 @@ class SampleSettings:
         check_number("num_inference_steps", self.num_inference_steps, 1, MOST_STEPS, whole=True)
         check_number("guidance_scale", self.guidance_scale, 0)
         check_number("branch_scale", self.branch_scale, -math.inf)
+        check_choice("latent_known", self.latent_known, KNOWN_MODES)
         check_number("eta", self.eta, 0, 1)
         for name in self.callback_tensors:
             check_choice("callback_on_step_end_tensor_inputs", name, CALLBACK_TENSORS)

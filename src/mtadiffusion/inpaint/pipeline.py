@@ -176,6 +176,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
         num_images_per_prompt: int = 1,
         branch_scale: float = 1.0,
         latent_blending: bool | None = None,
+        latent_known: str = "any",
         blend: Blend = "paste",
         feather: float = WIDEST_FEATHER,
         resolution: int | None = None,
@@ -209,6 +210,8 @@ class MTAInpaintPipeline(DiffusionPipeline):
             branch_scale: weight of the branch's features; at 0 the branch is not run.
             latent_blending: put the noised known latents back after each step. None: only where no branch
                 is run.
+            latent_known: how the hole reaches latent size: `any` of its pixels makes a cell a hole, so that
+                thin holes do not vanish; `nearest` samples one pixel a cell, as in training.
             blend: `paste` leaves every pixel outside the hole as it is, bit for bit; `brushnet` is
                 BrushNet's soft edge; `none` is what the model drew in the whole region around the hole.
             feather: for `paste`, over how many of the model's pixels (0 to 2) generated content fades in,
@@ -235,6 +238,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             branch_scale=0.0 if no_branch else branch_scale,
             latent_blending=no_branch if latent_blending is None else latent_blending,
+            latent_known=latent_known,
             eta=eta,
             callback=callback_on_step_end,
             callback_tensors=callback_on_step_end_tensor_inputs,
@@ -422,7 +426,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
             noise=noise,
             prompt_embeds=embeds.tokens(samples, guided).to(device, dtype),
             added=self._added(embeds, samples, (height, width)),
-            known=latent_known(holes, size, mode="any").to(device, dtype),
+            known=latent_known(holes, size, settings.latent_known).to(device, dtype),
             masked_latents=masked_latents,
             known_latents=self._encode(pictures) if settings.latent_blending else None,
         )

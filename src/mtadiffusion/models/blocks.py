@@ -18,6 +18,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 POSITIONS = ("none", "sincos", "dwconv")
+TIME_CONDITIONINGS = ("scale_shift", "none")
 _FEED_FORWARD_FACTOR = 4
 
 
@@ -38,6 +39,8 @@ class SelfAttentionBlock(nn.Module):
         norm_num_groups: groups of the GroupNorm.
         position: how attention learns of places: "none", "sincos" (2-D sinusoids added to the tokens) or
             "dwconv" (a depthwise 3x3 convolution, starting at zero, added to its input).
+        time_conditioning: how the block is told the timestep: "scale_shift" or "none".
+        feed_forward: whether it has the feed-forward part.
         extra_channels: channels that the final projection puts out beyond `channels`; the residual does not
             reach them (the edge head, section 3).
     """
@@ -51,6 +54,8 @@ class SelfAttentionBlock(nn.Module):
         heads: int,
         norm_num_groups: int = 32,
         position: str = "dwconv",
+        time_conditioning: str = "scale_shift",
+        feed_forward: bool = True,
         extra_channels: int = 0,
     ) -> None:
         super().__init__()
@@ -58,7 +63,9 @@ class SelfAttentionBlock(nn.Module):
         self.position = position
         self.conv_shortcut = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else None
         self.norm = nn.GroupNorm(norm_num_groups, channels, eps=1e-6)
-        self.time_emb_proj = nn.Linear(temb_channels, 2 * channels)
+        self.time_emb_proj = (
+            nn.Linear(temb_channels, 2 * channels) if time_conditioning == "scale_shift" else None
+        )
         self.place_conv = (
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels) if position == "dwconv" else None
         )
@@ -66,22 +73,29 @@ class SelfAttentionBlock(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.to_qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.to_out = nn.Linear(channels, channels)
-        self.norm3 = nn.LayerNorm(channels)
-        inner = _FEED_FORWARD_FACTOR * channels
-        self.ff_in = nn.Linear(channels, 2 * inner)
-        self.ff_out = nn.Linear(inner, channels)
+        self.feed_forward = feed_forward
+        if feed_forward:
+            inner = _FEED_FORWARD_FACTOR * channels
+            self.norm3 = nn.LayerNorm(channels)
+            self.ff_in = nn.Linear(channels, 2 * inner)
+            self.ff_out = nn.Linear(inner, channels)
         self.proj_out = nn.Linear(channels, channels + extra_channels)
-        zero_parameters(self.time_emb_proj)
-        if self.place_conv is not None:
-            zero_parameters(self.place_conv)
+        for module in (self.time_emb_proj, self.place_conv):
+            if module is not None:
+                zero_parameters(module)
 
-    def forward(self, hidden: Tensor, temb: Tensor) -> Tensor:
-        """(B, in_channels, h, w), (B, temb_channels) -> (B, channels + extra_channels, h, w)."""
+    def forward(self, hidden: Tensor, temb: Tensor | None) -> Tensor:
+        """(B, in_channels, h, w), (B, temb_channels) -> (B, channels + extra_channels, h, w).
+
+        Without time conditioning `temb` is not read.
+        """
         if self.conv_shortcut is not None:
             hidden = self.conv_shortcut(hidden)
         batch, channels, height, width = hidden.shape
-        scale, shift = self.time_emb_proj(temb)[:, :, None, None].chunk(2, dim=1)
-        inner = torch.addcmul(shift, self.norm(hidden), 1 + scale)
+        inner = self.norm(hidden)
+        if self.time_emb_proj is not None:
+            scale, shift = self.time_emb_proj(temb)[:, :, None, None].chunk(2, dim=1)
+            inner = torch.addcmul(shift, inner, 1 + scale)
         if self.place_conv is not None:
             inner = inner + self.place_conv(inner)
         # From here on the layout is (B, h*w, c); what goes out is a channels-last view, which costs no copy
@@ -90,8 +104,9 @@ class SelfAttentionBlock(nn.Module):
         if self.position == "sincos":
             tokens = tokens + sincos_places(height, width, channels).to(tokens)
         tokens = tokens + self.attend(self.norm1(tokens))
-        value, gate = self.ff_in(self.norm3(tokens)).chunk(2, dim=-1)
-        tokens = tokens + self.ff_out(value * F.gelu(gate))
+        if self.feed_forward:
+            value, gate = self.ff_in(self.norm3(tokens)).chunk(2, dim=-1)
+            tokens = tokens + self.ff_out(value * F.gelu(gate))
         out = self.proj_out(tokens).view(batch, height, width, -1).permute(0, 3, 1, 2)
         return add_to_first_channels(hidden, out)
 
@@ -115,9 +130,10 @@ class SelfAttentionBlock(nn.Module):
         qkv = torch.cat([block.attn1.to_q.weight, block.attn1.to_k.weight, block.attn1.to_v.weight])
         copy_tensors(self.to_qkv, {"weight": qkv})
         copy_rows(self.to_out, block.attn1.to_out[0])
-        copy_rows(self.norm3, block.norm3)
-        copy_rows(self.ff_in, block.ff.net[0].proj)
-        copy_rows(self.ff_out, block.ff.net[2])
+        if self.feed_forward:
+            copy_rows(self.norm3, block.norm3)
+            copy_rows(self.ff_in, block.ff.net[0].proj)
+            copy_rows(self.ff_out, block.ff.net[2])
         copy_rows(self.proj_out, transformer.proj_out)
 
     def can_start_from(self, source: object) -> bool:

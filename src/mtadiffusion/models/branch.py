@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from mtadiffusion.errors import UserError, nearest_name
 from mtadiffusion.models.blocks import (
     POSITIONS,
+    TIME_CONDITIONINGS,
     Downsampler,
     ResidualBlock,
     SelfAttentionBlock,
@@ -36,6 +37,7 @@ from mtadiffusion.models.blocks import (
 from mtadiffusion.models.conditioning import HOLE_FILLS
 
 BLOCKS = ("attention", "residual")
+INITIALISATIONS = ("backbone", "fresh")
 
 # Official BrushNet checkpoints, and the backbone's own blocks, against this module's names.
 _BRUSHNET_NAMES = (
@@ -104,11 +106,15 @@ class InpaintBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
             on the way up.
         mid_layers: blocks at the coarsest resolution between the two ways.
         block: "attention" (MTADiffusion) or "residual" (BrushNet).
-        position: how the attention learns of places: "none", "sincos" or "dwconv"; unused by "residual".
+        position: how the attention learns of places: "none", "sincos" or "dwconv".
+        time_conditioning: how attention blocks hear the timestep and what is added to its embedding:
+            "scale_shift" or "none".
+        feed_forward: whether attention blocks have a feed-forward part. Neither this nor the two before nor
+            the heads are used by "residual".
         edge_head: whether the last block also puts out an edge map (section 3).
         hole_fill: what the hole of the masked image was filled with: "black" or "grey" (section 1). The
             branch does not use it; whoever builds its input must.
-        num_attention_heads: heads a level, one number or one a level; unused by "residual".
+        num_attention_heads: heads a level, one number or one a level.
         norm_num_groups, norm_eps, downsample_padding, flip_sin_to_cos, freq_shift, time_embedding_dim: as in
             the backbone's configuration.
         addition_embed_type: None, or "text_time" for SDXL's added embedding of pooled text and sizes.
@@ -135,6 +141,8 @@ class InpaintBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
         mid_layers: int = 2,
         block: str = "attention",
         position: str = "dwconv",
+        time_conditioning: str = "scale_shift",
+        feed_forward: bool = True,
         edge_head: bool = True,
         hole_fill: str = "black",
         num_attention_heads: int | tuple[int, ...] = 8,
@@ -155,9 +163,11 @@ class InpaintBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func: Any = None
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
-        self.time_proj = Timesteps(widths[0], flip_sin_to_cos, freq_shift)
-        self.time_embedding = TimestepEmbedding(widths[0], temb_channels)
-        if addition_embed_type == "text_time":
+        self.hears_time = block == "residual" or time_conditioning != "none"
+        if self.hears_time:
+            self.time_proj = Timesteps(widths[0], flip_sin_to_cos, freq_shift)
+            self.time_embedding = TimestepEmbedding(widths[0], temb_channels)
+        if self.hears_time and addition_embed_type == "text_time":
             self.add_time_proj = Timesteps(addition_time_embed_dim, flip_sin_to_cos, freq_shift)
             self.add_embedding = TimestepEmbedding(projection_class_embeddings_input_dim, temb_channels)
 
@@ -181,29 +191,40 @@ class InpaintBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
         *,
         block: str = "attention",
         position: str = "dwconv",
+        time_conditioning: str = "scale_shift",
+        feed_forward: bool = True,
         edge_head: bool = True,
         hole_fill: str = "black",
-        initialise: bool = True,
+        initialise: str = "backbone",
         seed: int | None = None,
     ) -> InpaintBranch:
-        """A branch that fits `unet`, in float32 on its device, initialised from it.
+        """A branch that fits `unet`, in float32 on its device.
 
         Args:
             unet: the backbone, a stock `UNet2DConditionModel` of the SD1.5 / SD2.1 / SDXL family.
-            block, position, edge_head, hole_fill: see the class.
-            initialise: False leaves all weights fresh (and works with a backbone on the meta device).
+            block, position, time_conditioning, feed_forward, edge_head, hole_fill: see the class.
+            initialise: "backbone" (`initialise_from_unet`), or "fresh" for random weights. Either way the
+                zero convolutions start at zero.
             seed: draw the fresh weights from this seed, leaving torch's global generator alone; None draws
                 them from the global generator.
 
         Raises:
-            UserError: the backbone has a part that no branch is defined for.
+            UserError: a choice is unknown, or the backbone has a part that no branch is defined for.
         """
+        _check_choice("initialise", initialise, INITIALISATIONS)
         config = branch_config(unet.config)
-        config.update(block=block, position=position, edge_head=edge_head, hole_fill=hole_fill)
+        config.update(
+            block=block,
+            position=position,
+            time_conditioning=time_conditioning,
+            feed_forward=feed_forward,
+            edge_head=edge_head,
+            hole_fill=hole_fill,
+        )
         with _fresh_weights(seed), torch.device("meta" if unet.device.type == "meta" else "cpu"):
             branch = cls(**config)
         branch = branch.to(unet.device)
-        if initialise:
+        if initialise == "backbone":
             branch.initialise_from_unet(unet)
         return branch
 
@@ -262,7 +283,8 @@ class InpaintBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
             added_cond_kwargs: with `addition_embed_type` "text_time" only: "text_embeds" (B, d) and
                 "time_ids" (B, n), as the SDXL backbone takes them.
         """
-        temb = self._embed(sample, timestep, added_cond_kwargs)  # (B, temb_channels), after SiLU
+        # (B, temb_channels), after SiLU
+        temb = self._embed(sample, timestep, added_cond_kwargs) if self.hears_time else None
         hidden = self.conv_in(sample)
         skips = [hidden]
         for level in self.down_levels:
@@ -346,7 +368,7 @@ class InpaintBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
         embedded = torch.cat([added["text_embeds"], sizes.to(added["text_embeds"].dtype)], dim=-1)
         return self.add_embedding(embedded.to(sample.dtype))
 
-    def _run(self, layer: nn.Module, hidden: Tensor, temb: Tensor) -> Tensor:
+    def _run(self, layer: nn.Module, hidden: Tensor, temb: Tensor | None) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(layer, hidden, temb)
         return layer(hidden, temb)
@@ -395,6 +417,8 @@ class InpaintBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
             heads=heads if isinstance(heads, int) else heads[level],
             norm_num_groups=self.config.norm_num_groups,
             position=self.config.position,
+            time_conditioning=self.config.time_conditioning,
+            feed_forward=self.config.feed_forward,
             extra_channels=extra_channels,
         )
 
@@ -404,10 +428,13 @@ class InpaintBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def _check_config(self) -> None:
         config = self.config
-        for field, allowed in (("block", BLOCKS), ("position", POSITIONS), ("hole_fill", tuple(HOLE_FILLS))):
-            if config[field] not in allowed:
-                remedy = nearest_name(str(config[field]), allowed)
-                raise UserError(field, f"must be one of {list(allowed)}", config[field], remedy)
+        for field, allowed in (
+            ("block", BLOCKS),
+            ("position", POSITIONS),
+            ("time_conditioning", TIME_CONDITIONINGS),
+            ("hole_fill", tuple(HOLE_FILLS)),
+        ):
+            _check_choice(field, config[field], allowed)
         if config.in_channels != 2 * config.latent_channels + 1:
             rule = f"must be 2 * latent_channels + 1 = {2 * config.latent_channels + 1}"
             raise UserError("in_channels", rule, config.in_channels)
@@ -493,8 +520,12 @@ def brushnet_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shared_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a backbone's, a BrushNet's and a branch's configuration share."""
+    """The fields that a backbone's, a BrushNet's and a branch's configuration share.
+
+    Of the added embeddings a branch takes SDXL's alone; one made of the text stays the backbone's business.
+    """
     layers = config["layers_per_block"]
+    added = config["addition_embed_type"] if config["addition_embed_type"] != "text" else None
     return {
         "block_out_channels": tuple(config["block_out_channels"]),
         "layers_per_block": layers if isinstance(layers, int) else tuple(layers),
@@ -506,13 +537,13 @@ def _shared_fields(config: Mapping[str, Any]) -> dict[str, Any]:
                 "downsample_padding",
                 "flip_sin_to_cos",
                 "freq_shift",
-                "addition_embed_type",
             )
         },
+        "addition_embed_type": added,
         **{
             name: config[name]
             for name in ("addition_time_embed_dim", "projection_class_embeddings_input_dim")
-            if config["addition_embed_type"] is not None
+            if added is not None
         },
         "time_embedding_dim": config.get("time_embedding_dim"),
     }
@@ -546,6 +577,12 @@ def _renamed(key: str) -> str:
         if found:
             break
     return key
+
+
+def _check_choice(field: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        remedy = nearest_name(str(value), allowed)
+        raise UserError(field, f"must be one of {list(allowed)}", value, remedy)
 
 
 @contextlib.contextmanager

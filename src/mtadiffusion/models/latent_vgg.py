@@ -216,14 +216,21 @@ class LatentVGG(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return F.max_pool2d(hidden, 2) if pooled else hidden
 
 
-def gram_matrix(features: Tensor) -> Tensor:
+def gram_matrix(features: Tensor, normalisation: str = "chw") -> Tensor:
     """G(F) = F F^T / (C * H * W), F as C x (H * W); in float32 at least (`docs/method.md`, section 4).
 
-    (B, C, H, W) -> (B, C, C)
+    Args:
+        features: (B, C, H, W).
+        normalisation: what the product is divided by: "chw", "hw" or "none" of the sizes.
+
+    Returns:
+        (B, C, C)
     """
     features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
     flat = features.flatten(2)
-    return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+    channels, places = flat.shape[1:]
+    divisor = {"chw": channels * places, "hw": places, "none": 1}[normalisation]
+    return flat @ flat.transpose(1, 2) / divisor
 
 
 def _fold(

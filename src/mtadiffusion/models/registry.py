@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mtadiffusion.errors import UserError, nearest_name
+from mtadiffusion.models.loading import load_branch, load_components, torch_device, torch_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -171,12 +172,11 @@ def load_pipeline(
     branch_folder = None if branch_name == NO_BRANCH else resolve_branch(branch_name)
 
     from mtadiffusion.inpaint.pipeline import MTAInpaintPipeline
-    from mtadiffusion.models import loading
 
-    place = loading.torch_device(device)
-    weights_dtype = loading.torch_dtype(dtype, place)
-    loaded = None if branch_folder is None else loading.load_branch(branch_folder, weights_dtype)
-    components = loading.load_components(backbone_folder, weights_dtype)
+    place = torch_device(device)
+    weights_dtype = torch_dtype(dtype, place)
+    loaded = None if branch_folder is None else load_branch(branch_folder, weights_dtype)
+    components = load_components(backbone_folder, weights_dtype)
     return MTAInpaintPipeline(branch=loaded, **components).to(place)
 
 

@@ -10,6 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -39,8 +40,8 @@ class Sprite:
 @cache
 def labels() -> tuple[str, ...]:
     """The names of all objects, in the pack's order."""
-    prefix = f"{STYLES[0]}/"
-    return tuple(n.removeprefix(prefix).removesuffix(".webp") for n in _archive().namelist() if n.startswith(prefix))
+    paths = (Path(name) for name in _archive().namelist())
+    return tuple(path.stem for path in paths if path.parent.name == STYLES[0])
 
 
 @cache
@@ -57,8 +58,10 @@ def sprite_pixels(label: str, style: str, hue: int, side: int) -> np.ndarray:
     """uint8 (h, w, 4) premultiplied RGBA, longer side `side` pixels."""
     image = Image.fromarray(_recoloured(label, style, hue)).convert("RGBa")
     scale = side / max(image.size)
-    size = tuple(max(1, round(edge * scale)) for edge in image.size)
-    return np.asarray(image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR))
+    width, height = (max(1, round(edge * scale)) for edge in image.size)
+    return np.asarray(
+        image.resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
+    )
 
 
 @lru_cache(maxsize=256)

@@ -20,7 +20,9 @@ def gradient(rng: np.random.Generator, side: int) -> np.ndarray:
     _, y = _grid(side)
     hue, horizon = rng.random(), rng.uniform(0.5, 0.8)
     wall = _mix(_colour(hue, 0.35, 0.95), _colour(hue, 0.5, 0.65), y / horizon)
-    floor = _mix(_colour(hue + 0.05, 0.45, 0.5), _colour(hue + 0.05, 0.3, 0.85), (y - horizon) / (1 - horizon))
+    floor = _mix(
+        _colour(hue + 0.05, 0.45, 0.5), _colour(hue + 0.05, 0.3, 0.85), (y - horizon) / (1 - horizon)
+    )
     return _blend(wall, floor, np.clip((y - horizon) / 0.06 + 0.5, 0, 1))
 
 

@@ -72,7 +72,11 @@ def rotate_hue(rgb: np.ndarray, turn: float) -> np.ndarray:
     chroma = value - rgb.min(-1)
     r, g, b = (rgb[..., i].astype(np.float32) for i in range(3))
     safe = np.maximum(chroma, 1.0)
-    sector = np.where(value == r, (g - b) / safe, np.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4))
+    sector = np.where(
+        value == r, (g - b) / safe, np.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4)
+    )
     sector = (sector + 6 * turn) % 6
-    channels = [value - chroma * np.clip(np.minimum(k, 4 - k), 0, 1) for k in ((n + sector) % 6 for n in (5, 3, 1))]
+    channels = [
+        value - chroma * np.clip(np.minimum(k, 4 - k), 0, 1) for k in ((n + sector) % 6 for n in (5, 3, 1))
+    ]
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)

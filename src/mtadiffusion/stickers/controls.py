@@ -5,7 +5,7 @@ No model draws here: every picture is rendered, so the right verdict is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,10 +27,10 @@ BLUR = 1 / 8
 def judge_report(judge: Judge, problems: Sequence[HoleProblem], *, split: str) -> dict[str, float]:
     """Shares of right verdicts, each in [0, 1].
 
-    `category`, `style`, `colour`: the original objects in the problems' holes. `whole_*`: pictures of one
-    object, seen whole. `pasted_*`: the object asked for, pasted into the hole in the right style. Controls:
-    `unfilled`, `background` and `blurred` holes called `none`, and `other_style`: the object asked for in
-    another style, whose style verdict differs from the scene's.
+    `category`, `style`, `colour` (of objects with a colour word): the original objects in the problems'
+    holes. `whole_*`: pictures of one object, seen whole. `pasted_*`: the object asked for, pasted into the
+    hole in the right style. Controls: `unfilled`, `background` and `blurred` holes called `none`, and
+    `other_style`: the object asked for in another style, whose style verdict differs from the scene's.
     """
     images = [problem.scene.record.image for problem in problems]
     holes = np.stack([problem.hole for problem in problems])
@@ -70,12 +70,11 @@ def judge_report(judge: Judge, problems: Sequence[HoleProblem], *, split: str) -
 
 def _shares(verdicts: list[Verdict], truth: list[Sprite], prefix: str = "") -> dict[str, float]:
     pairs = list(zip(verdicts, truth, strict=True))
-    tests: dict[str, Callable[[Verdict, Sprite], bool]] = {
-        "category": lambda v, s: v.category == s.label,
-        "style": lambda v, s: v.style == s.style,
-        "colour": lambda v, s: v.colour == s.colour,
+    return {
+        f"{prefix}category": _share(v.category == s.label for v, s in pairs),
+        f"{prefix}style": _share(v.style == s.style for v, s in pairs),
+        f"{prefix}colour": _share(v.colour == s.colour for v, s in pairs if s.colour is not None),
     }
-    return {f"{prefix}{name}": _share(test(v, s) for v, s in pairs) for name, test in tests.items()}
 
 
 def _share(answers: Iterable[bool]) -> float:

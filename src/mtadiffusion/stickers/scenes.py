@@ -88,7 +88,9 @@ class SceneWorld:
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
-            raise UserError("split", "must be a split of the sticker world", self.split, nearest_name(self.split, SPLITS))
+            raise UserError(
+                "split", "must be a split of the sticker world", self.split, nearest_name(self.split, SPLITS)
+            )
         if self.size < 16:
             raise UserError("size", "must be at least 16 pixels", self.size)
         if not 1 <= self.objects[0] <= self.objects[1] <= MOST_OBJECTS:
@@ -98,7 +100,7 @@ class SceneWorld:
         return self.length
 
     def record(self, index: int) -> ImageRecord:
-        """Scene `index` as a record: image uint8 (size, size, 3) RGB, caption, objects (the main one first)."""
+        """Scene `index`: image uint8 (size, size, 3) RGB, caption, objects, the main one first."""
         return self.scene(index).record
 
     def scene(self, index: int) -> Scene:
@@ -118,7 +120,9 @@ class SceneWorld:
         names = rng.permutation(len(labels()))[:count]
         placed: list[Placement] = []
         for order, name in enumerate(names):
-            chosen = choose_sprite(rng, labels()[name], style, held_out=None if self.split != "train" else False)
+            chosen = choose_sprite(
+                rng, labels()[name], style, held_out=None if self.split != "train" else False
+            )
             for _ in range(_PLACEMENT_TRIES):
                 candidate = self._candidate(rng, chosen, main=order == 0)
                 if _all_visible([*placed, candidate], self.size):
@@ -138,7 +142,9 @@ class SceneWorld:
         w, h = max(2, round(width * scale)), max(2, round(height * scale))
         x, y = (int(rng.integers(0, self.size - side + 1)) for side in (w, h))
         flip = bool(rng.random() < 0.5)
-        return Placement(sprite=chosen, flip=flip, box_xyxy=(x, y, x + w, y + h), pixels=_resized(pixels, w, h, flip))
+        return Placement(
+            sprite=chosen, flip=flip, box_xyxy=(x, y, x + w, y + h), pixels=_resized(pixels, w, h, flip)
+        )
 
 
 def choose_sprite(rng: np.random.Generator, label: str, style: str, *, held_out: bool | None) -> Sprite:
@@ -156,7 +162,7 @@ def choose_sprite(rng: np.random.Generator, label: str, style: str, *, held_out:
 
 @cache
 def is_held_out(label: str, colour: str | None, style: str) -> bool:
-    """Whether training never shows this combination. A combination without a colour word is never held out."""
+    """Whether training never shows this combination; one without a colour word it may always show."""
     if colour is None or colour == sprite(label, style).colour:
         return False
     digest = hashlib.blake2b(f"{label}/{colour}/{style}".encode(), digest_size=4).digest()

@@ -29,7 +29,7 @@ PLACES = {
     "stripes": "bold stripes", "checks": "a checkered board", "rays": "sun rays",
 }  # fmt: skip
 DETAILS = {
-    "apple": "with a short stem and a leaf", "banana": "half peeled", "watermelon": "cut in a slice with seeds",
+    "apple": "with a short stem and a leaf", "banana": "half peeled", "watermelon": "in a slice with seeds",
     "strawberry": "with tiny seeds", "eggplant": "with a curved body", "pineapple": "with a leafy top",
     "mushroom": "with a spotted cap", "broccoli": "with a bushy head", "avocado": "cut in half with its pit",
     "grapes": "in a hanging bunch", "burger": "with lettuce between the buns", "pizza": "with toppings",
@@ -42,11 +42,11 @@ DETAILS = {
     "crab": "with raised claws", "ladybug": "with round spots", "butterfly": "with spread wings",
     "car": "with four wheels and windows", "bus": "with a row of windows", "rocket": "with fins and a window",
     "house": "with a door and a roof", "castle": "with towers", "tree": "with a round crown",
-    "cactus": "with two arms", "sunflower": "with petals around a dark centre", "tulip": "on a stem",
+    "cactus": "with two arms", "sunflower": "with many petals", "tulip": "on a stem",
     "maple leaf": "with jagged lobes", "heart": "with rounded lobes", "star": "with five points",
     "gift": "tied with a ribbon", "crown": "set with jewels", "hat": "with a brim and a band",
     "shirt": "with short sleeves", "dress": "with a narrow waist", "backpack": "with pockets and straps",
-    "umbrella": "with a curved handle", "bell": "with a round clapper", "alarm clock": "with two bells on top",
+    "umbrella": "with a curved handle", "bell": "with a clapper", "alarm clock": "with two bells on top",
     "soccer ball": "with pentagon patches", "basketball": "with curved seams", "robot": "with square eyes",
     "pumpkin": "carved with a grin", "trophy": "with two handles", "gem": "with cut facets",
 }  # fmt: skip

@@ -127,7 +127,9 @@ class TrainingSamples:
             hole = random_brush_hole(rng, height, width, self.config.holes)
             return hole, cropped.caption, "brush"
         target = cropped.objects[rng.integers(len(cropped.objects))]
-        return object_hole(rng, target.mask, target.box_xyxy, self.config.holes), target.description, "object"
+        others = [item.mask for item in cropped.objects if item is not target]
+        hole = object_hole(rng, target.mask, target.box_xyxy, self.config.holes, others)
+        return hole, target.description, "object"
 
     def _takes_brush(self, record: int, variant: int) -> bool:
         """Systematic sampling over a record's variants, so that two variants are one of each kind."""

@@ -7,11 +7,12 @@ and every hole has at least one pixel and leaves at least one (docs/method.md, s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mtadiffusion.config import HoleConfig
+from mtadiffusion.config import OBJECT_HOLES, HoleConfig
 
 _DEFAULT = HoleConfig()
 
@@ -49,6 +50,7 @@ def object_hole(
     mask: np.ndarray,
     box_xyxy: tuple[int, int, int, int],
     config: HoleConfig = _DEFAULT,
+    silhouettes: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """A hole about one object, in one of the shapes that `config` weighs. It always covers the object.
 
@@ -57,19 +59,25 @@ def object_hole(
         mask: bool (H, W), True on the object.
         box_xyxy: box around it in pixels, x1 and y1 exclusive; may stick out of the image.
         config: weights and ranges.
+        silhouettes: bool masks of any sizes, one of which gives a `foreign` hole its outline; without any
+            that shows something, a random superellipse does.
 
     Returns:
         bool (H, W), True = to be generated.
     """
-    weights = np.array([config.exact, config.dilated, config.boxed, config.roughened])
-    shape = rng.choice(4, p=weights / weights.sum())
+    weights = np.array([getattr(config, name) for name in OBJECT_HOLES])
+    shape = OBJECT_HOLES[rng.choice(len(weights), p=weights / weights.sum())]
     side = min(mask.shape)
-    if shape == 1:
+    if shape == "dilated":
         return _proper(mask | dilate(mask, max(1, round(side * rng.uniform(*config.dilation)))))
-    if shape == 2:
+    if shape == "boxed":
         return _proper(mask | _loose_box(rng, mask.shape, box_xyxy, config))
-    if shape == 3:
+    if shape == "roughened":
         return _proper(mask | _in_cells(rng, mask, max(2, round(side * rng.uniform(*config.rough_cell)))))
+    if shape == "foreign":
+        near = dilate(mask, max(1, round(side * config.dilation[0])))
+        room = _loose_box(rng, mask.shape, box_xyxy, config)
+        return _proper(near | _foreign_outline(rng, room, silhouettes))
     return _proper(mask.copy())
 
 
@@ -110,6 +118,37 @@ def _in_cells(rng: np.random.Generator, mask: np.ndarray, cell: int) -> np.ndarr
     cells = padded.reshape(rows, cell, columns, cell).any(axis=(1, 3))
     full = cells.repeat(cell, axis=0).repeat(cell, axis=1)
     return full[top : top + height, left : left + width]
+
+
+def _foreign_outline(
+    rng: np.random.Generator, room: np.ndarray, silhouettes: Sequence[np.ndarray]
+) -> np.ndarray:
+    """One of the silhouettes, or else a superellipse, stretched over `room`, a rectangle of True pixels."""
+    if not room.any():
+        return room
+    height, width = room.any(axis=1).sum(), room.any(axis=0).sum()
+    shown = [silhouette for silhouette in silhouettes if silhouette.any()]
+    outline = np.zeros_like(room)
+    if shown:
+        outline[room] = _stretched(shown[rng.integers(len(shown))], height, width).ravel()
+    else:
+        outline[room] = _superellipse(rng, height, width).ravel()
+    return outline
+
+
+def _stretched(silhouette: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The silhouette's own box at another size: bool (h, w) -> bool (height, width)."""
+    rows, columns = (np.flatnonzero(silhouette.any(axis=axis)) for axis in (1, 0))
+    own = silhouette[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    image = Image.fromarray(own.astype(np.uint8) * 255)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) > 127
+
+
+def _superellipse(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """|x|^p + |y|^p <= 1 with a random p, from a diamond to nearly a box: bool (height, width)."""
+    power = 2 ** rng.uniform(0, 2.5)
+    y, x = (np.abs((2 * np.arange(side) + 1) / side - 1) ** power for side in (height, width))
+    return y[:, None] + x <= 1
 
 
 def _proper(hole: np.ndarray) -> np.ndarray:

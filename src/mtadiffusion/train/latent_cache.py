@@ -65,12 +65,15 @@ class LatentEncoder:
     edge_target: str = "sobel"
     """Name of the structure target."""
 
+    edge_downsampling: str = "area"
+    """How it reaches latent size."""
+
     @torch.no_grad()
     def image(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [-1, 1] -> z_0 (B, C, h, w) and the edge target (B, 1, h, w)."""
         latents = self._latents(image)
         size = (latents.shape[-2], latents.shape[-1])
-        return latents, edge_target((image + 1) / 2, size, self.edge_target)
+        return latents, edge_target((image + 1) / 2, size, self.edge_target, self.edge_downsampling)
 
     @torch.no_grad()
     def hole(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,8 +241,9 @@ def cache_fingerprint(config: TrainConfig, samples: TrainingSamples, vae: nn.Mod
     """A digest of everything that a cache's content depends on."""
     how_only = ("cache", "cache_file", "text_cache_mb", "workers", "encode_batch", "empty_prompt", "records")
     data = {name: value for name, value in asdict(config.data).items() if name not in how_only}
-    branch = (config.branch.hole_fill, config.branch.latent_known, config.loss.edge_target)
-    digest = hashlib.blake2b(json.dumps([data, branch, samples.seed, samples.count]).encode())
+    branch = (config.branch.hole_fill, config.branch.latent_known)
+    edges = (config.loss.edge_target, config.loss.edge_downsampling)
+    digest = hashlib.blake2b(json.dumps([data, branch, edges, samples.seed, samples.count]).encode())
     digest.update(samples.record_samples(0).image.tobytes())
     for name, value in sorted(vae.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

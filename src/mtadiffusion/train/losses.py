@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtadiffusion.errors import UserError, nearest_name
 from mtadiffusion.models.latent_vgg import gram_matrix
 from mtadiffusion.train.noise_schedule import NoiseSchedule
 
@@ -42,9 +44,27 @@ EDGE_TARGETS: dict[str, Callable[[Tensor], Tensor]] = {"sobel": sobel_edges}
 """Structure targets by name: (B, 3, H, W) in [0, 1] -> (B, 1, H, W). Others plug in here."""
 
 
-def edge_target(image: Tensor, size: tuple[int, int], name: str = "sobel") -> Tensor:
-    """The map that the edge head should predict: (B, 3, H, W) in [0, 1] -> (B, 1, h, w), area-averaged."""
-    return F.interpolate(EDGE_TARGETS[name](image), size=size, mode="area")
+def edge_target(
+    image: Tensor, size: tuple[int, int], name: str = "sobel", downsampling: str = "area"
+) -> Tensor:
+    """The map that the edge head should predict.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        size: (h, w) of the latents.
+        name: a key of `EDGE_TARGETS`.
+        downsampling: a latent cell takes the mean of its pixels (`area`) or their `max`.
+
+    Returns:
+        (B, 1, h, w)
+
+    Raises:
+        UserError: no target has this name.
+    """
+    if name not in EDGE_TARGETS:
+        raise UserError("loss.edge_target", "is unknown", name, nearest_name(name, EDGE_TARGETS))
+    pool = F.adaptive_max_pool2d if downsampling == "max" else F.adaptive_avg_pool2d
+    return pool(EDGE_TARGETS[name](image), size)
 
 
 def structure_loss(
@@ -90,12 +110,19 @@ def previous_latents(
 def reference_latents(
     schedule: NoiseSchedule, clean: Tensor, noise: Tensor, timesteps: Tensor, step: int | str
 ) -> Tensor:
-    """X~_{t-step}: the true latents noised with the SAME noise to there (docs/method.md, section 4)."""
+    """X~_{t-step}: the true latents noised to there (docs/method.md, section 4).
+
+    `noise` (B, C, h, w) is the one in z_t, or another one (`loss.style_noise`).
+    """
     return clean if step == "x0" else schedule.add_noise(clean, noise, timesteps - int(step))
 
 
 def style_loss(
-    vgg: nn.Module, latents: Tensor, reference: Tensor, hole: Tensor | None = None
+    vgg: nn.Module,
+    latents: Tensor,
+    reference: Tensor,
+    hole: Tensor | None = None,
+    gram_normalisation: str = "chw",
 ) -> tuple[Tensor, Tensor]:
     """L_style = (1/(B N)) sum_b sum_i ||G(alpha_i) - G(beta_i)||^2_F (docs/method.md, section 4).
 
@@ -104,6 +131,7 @@ def style_loss(
         latents: X, (B, C, h, w).
         reference: X~, (B, C, h, w).
         hole: (B, 1, h, w), 1 = hole; known cells of X are then taken from X~. None: the whole latents.
+        gram_normalisation: see `gram_matrix`.
 
     Returns:
         The loss, and the root mean square of the reference's features (a VGG that is trained on its own
@@ -112,8 +140,9 @@ def style_loss(
     if hole is not None:
         latents = hole * latents + (1 - hole) * reference
     predicted, wanted = vgg(latents), vgg(reference)
+    gram = partial(gram_matrix, normalisation=gram_normalisation)
     distances = [
-        (gram_matrix(alpha) - gram_matrix(beta)).square().sum(dim=(1, 2))  # (B,)
+        (gram(alpha) - gram(beta)).square().sum(dim=(1, 2))  # (B,)
         for alpha, beta in zip(predicted, wanted, strict=True)
     ]
     features_rms = torch.stack([beta.detach().square().mean() for beta in wanted]).mean().sqrt()

@@ -70,8 +70,11 @@ def build_branch(config: TrainConfig, unet: Any) -> Any:
             unet,
             block=settings.block,
             position=settings.position,
+            time_conditioning=settings.time_conditioning,
+            feed_forward=settings.feed_forward,
             edge_head=settings.edge_head,
             hole_fill=settings.hole_fill,
+            initialise=settings.initialise,
             seed=stream_seed(config.seed, "branch"),
         )
     if settings.gradient_checkpointing:
@@ -100,17 +103,21 @@ def build_style_vgg(config: StyleVGGConfig, seed: int, latents: Tensor, images: 
 
 
 def _initialised_vgg(config: StyleVGGConfig, seed: int, latents: Tensor, images: Tensor) -> LatentVGG:
-    channels = latents.shape[1]
+    shape: dict[str, Any] = {
+        "in_channels": latents.shape[1],
+        "widths": config.widths,
+        "pools": config.pools,
+        "taps": config.taps or None,
+    }
     if config.initialise == "random":
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(stream_seed(seed, "style vgg"))
-            return LatentVGG(in_channels=channels, widths=config.widths, pools=config.pools)
+            return LatentVGG(**shape)
     if config.initialise == "trained":
         folder = resolve_style_vgg(config.weights, "style_vgg.weights")
         return LatentVGG.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
     if not Path(config.weights).is_file():
         raise UserError("style_vgg.weights", "must be a safetensors file of an RGB VGG-16", config.weights)
     rgb_map = LatentToRGB.fit(latents, (images + 1) / 2)
-    return LatentVGG.from_rgb_vgg(
-        load_file(config.weights), construction=config.initialise, in_channels=channels, rgb_map=rgb_map
-    )
+    weights = load_file(config.weights)
+    return LatentVGG.from_rgb_vgg(weights, construction=config.initialise, rgb_map=rgb_map, **shape)

@@ -95,18 +95,24 @@ class StepLosses:
         return torch.stack(list(self.weighted().values())).sum()
 
 
-def draw_noise(like: Tensor, levels: int, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
-    """Noise (B, C, h, w) and timesteps (B,) in [0, levels), each sample from its own CPU generator."""
+def draw_noise(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Noise (B, C, h, w), each sample from its own CPU generator."""
     noise = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
+    return torch.stack(noise).to(like)
+
+
+def draw_timesteps(levels: int, generators: Sequence[torch.Generator], device: torch.device | str) -> Tensor:
+    """Timesteps (B,) in [0, levels), each sample from its own CPU generator."""
     timesteps = [torch.randint(levels, (), generator=generator) for generator in generators]
-    return torch.stack(noise).to(like), torch.stack(timesteps).to(like.device)
+    return torch.stack(timesteps).to(device)
 
 
 def training_step(
     models: StepModels, batch: LatentBatch, config: LossConfig, generators: Sequence[torch.Generator]
 ) -> StepLosses:
     """The joint objective on one batch (docs/method.md, sections 1-5)."""
-    noise, timesteps = draw_noise(batch.latents, len(models.schedule), generators)
+    noise = draw_noise(batch.latents, generators)
+    timesteps = draw_timesteps(len(models.schedule), generators, noise.device)
     noisy = models.schedule.add_noise(batch.latents, noise, timesteps)
     with torch.autocast(noisy.device.type, torch.bfloat16, enabled=models.autocast):
         outcome = models.branch(branch_input(noisy, batch.masked_latents, batch.known), timesteps)
@@ -119,9 +125,12 @@ def training_step(
     if models.vgg is not None and config.delta > 0:
         step = config.style_step
         previous = previous_latents(models.schedule, noisy, prediction, timesteps, step)
-        reference = reference_latents(models.schedule, batch.latents, noise, timesteps, step)
+        other = noise if config.style_noise == "same" else draw_noise(noise, generators)
+        reference = reference_latents(models.schedule, batch.latents, other, timesteps, step)
         region = hole if config.style_region == "hole" else None
-        terms["style"], features_rms = style_loss(models.vgg, previous, reference, region)
+        terms["style"], features_rms = style_loss(
+            models.vgg, previous, reference, region, config.gram_normalisation
+        )
     if config.eta > 0:
         region = hole if config.edge_region == "hole" else None
         terms["structure"] = structure_loss(outcome.edge, batch.edge, config.edge_reduction, region)

@@ -112,6 +112,7 @@ class TrainingRun:
             hole_fill=config.branch.hole_fill,
             known_mode=config.branch.latent_known,
             edge_target=config.loss.edge_target,
+            edge_downsampling=config.loss.edge_downsampling,
         )
         self.samples = TrainingSamples(source, config.data, config.seed)
         self.held_out = TrainingSamples(held_out, config.data, config.seed) if held_out else None
