@@ -14,7 +14,7 @@ INDEX := $(if $(WHEELS),--extra-index-url $(WHEELS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(INDEX) --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format measure clean
+.PHONY: help setup demo test lint format measure weights clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,17 @@ format: $(STAMP) ## let ruff mend what it can
 
 measure: $(STAMP) ## measure the embedded model (SPLIT=validation or test)
 	@$(BIN)/mta measure --split $(SPLIT)
+
+# Hours on two cores; every step keeps its state in runs/ and goes on where it was.
+weights: $(STAMP) ## rebuild the embedded weights by their recipes (hours)
+	$(BIN)/python tools/sticker_corpus.py runs/corpus
+	$(BIN)/python tools/train_autoencoder.py runs/corpus runs/autoencoder --minutes 30
+	$(BIN)/python tools/train_base.py runs/corpus runs/autoencoder/vae runs/base --minutes 150
+	$(BIN)/python tools/train_latent_vgg.py runs/autoencoder/vae runs/latent_vgg --minutes 3
+	$(BIN)/python tools/train_judge.py
+	$(BIN)/python tools/install_weights.py runs
+	$(BIN)/mta train --recipe sticker --out runs/branch
+	$(BIN)/python tools/install_weights.py runs
 
 clean: ## remove caches and the virtual environment; runs and results stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

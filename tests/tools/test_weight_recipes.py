@@ -21,6 +21,7 @@ from training_run import TrainingRun
 from mtadiffusion.models.latent_vgg import LatentVGG
 
 A_MOMENT = "0.002"
+BRIEFLY = ("--minutes", A_MOMENT, "--batch", 2, "--lessons", 2)
 
 
 def run(monkeypatch, module, *arguments):
@@ -80,7 +81,7 @@ def test_training_the_decoder_alone_leaves_the_latents_as_they_are(
 
 
 def test_the_base_recipe_writes_a_stock_diffusers_folder(corpus, autoencoder, tmp_path, monkeypatch):
-    run(monkeypatch, train_base, corpus, autoencoder, tmp_path, "--minutes", A_MOMENT, "--batch", 2)
+    run(monkeypatch, train_base, corpus, autoencoder, tmp_path, *BRIEFLY)
     install_weights.install(tmp_path / "pipeline", tmp_path / "installed")
     stock = StableDiffusionPipeline.from_pretrained(tmp_path / "installed")
     assert stock("a red apple", num_inference_steps=2, output_type="np").images.shape == (1, 64, 64, 3)

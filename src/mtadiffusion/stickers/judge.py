@@ -187,6 +187,7 @@ def save_judge(judge: Judge, folder: Path) -> None:
     }
     temporary = folder / f".{_TENSORS}"
     save_file(tensors, temporary)
+    temporary.chmod(0o644)
     temporary.replace(folder / _TENSORS)
     (folder / _CONFIG).write_text(
         json.dumps(dataclasses.asdict(judge.config), indent=1) + "\n", encoding="utf-8"
