@@ -48,7 +48,9 @@ def sticker() -> TrainConfig:
         data=DataConfig(
             source="sticker", size=64, records=12000, holes_per_image=2, holes=HoleConfig(foreign=1.0)
         ),
-        loss=LossConfig(edge_reduction="sum", style_step=10),
+        # At the paper's eta and step the structure's gradient drowns the noise's, and the style's vanishes:
+        # docs/method.md, "What the losses pull with".
+        loss=LossConfig(eta=0.005, edge_reduction="sum", style_step=100),
         style_vgg=StyleVGGConfig(initialise="trained", weights="sticker"),
         optim=OptimConfig(lr=3e-4, warmup=100, schedule="constant", decay_share=0.3, ema=0.998),
         validation=ValidationConfig(every=500, samples=64, images=6),
