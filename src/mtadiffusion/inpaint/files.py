@@ -102,7 +102,8 @@ def inpaint_files(request: InpaintFiles) -> InpaintedFiles:
     """Draw and write what the request asks for.
 
     Raises:
-        UserError: a file, name or number of the request cannot be used. Nothing is written then.
+        UserError: a file, name or number of the request cannot be used, and nothing is written; or drawing
+            fails on the way, and the pictures that were finished before stay.
     """
     picture = load_image(request.image)
     hole = load_hole(request.mask, picture.size)
