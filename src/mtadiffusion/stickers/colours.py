@@ -18,8 +18,8 @@ COLOURS = {
 """Name -> sRGB (8 bit) of the reference colour."""
 
 REACH = 42.0
-"""How far (CIELAB distance) a pixel may be from the nearest colour and still count for it; neutral pixels
-and dark lines are farther from all nine."""
+"""How far (CIELAB distance) a pixel may be from the nearest colour and still count for it; white, black
+and dark lines are farther from all nine, but light greys are not from teal, nor mid greys from brown."""
 
 COVERAGE = 0.6
 """The share of an object's pixels that must be nearest to a colour for the colour to name the object."""

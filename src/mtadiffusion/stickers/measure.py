@@ -1,8 +1,8 @@
 """How good the embedded model is, in figures: `python -m mtadiffusion.stickers.measure --split validation`.
 
 Holes are filled by the branch and, beside it, by the backbone alone with latent blending; the judge says what
-it makes out in them. Nothing may be chosen on the test split; guidance is tuned on the validation split, for
-both alike, by `--tune-guidance`.
+it makes out in them. Nothing may be chosen on the test split; guidance is compared on the validation split,
+for both alike, by `--tune-guidance`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STEPS = 20
 BRANCH_GUIDANCE = 4.0
 BACKBONE_GUIDANCE = 4.0
 TEXT_GUIDANCE = 4.0
-"""Guidance scales, chosen by `--tune-guidance` on the validation split."""
+"""Guidance scales, alike for all; `--tune-guidance` compares others on the validation split."""
 
 GUIDANCES = (1.5, 2.5, 4.0, 6.0)
 """What `--tune-guidance` tries, for the branch, the backbone alone and text to image alike."""
