@@ -5,7 +5,9 @@
 The text encoder first learns by itself to name what a description names (`teach_text`). Then it and the UNet
 are trained together with the v-prediction loss; a tenth of the prompts is empty, so that guidance works.
 `OUT/pipeline` is a folder that the stock `StableDiffusionPipeline` loads. The state is saved every two
-minutes; running again goes on.
+minutes; running again goes on. On a CPU use a process a core, which share each batch and the corpus:
+
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 tools/train_base.py runs/corpus ...
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional as F
 from train_autoencoder import to_tensor
-from training_run import TrainingRun
+from training_run import TrainingRun, in_turn, join_workers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from mtadiffusion.seeding import numpy_generator, torch_generator
@@ -120,15 +122,18 @@ def noise_scheduler() -> DDIMScheduler:
 
 
 class Samples:
-    """Latents (encoded when first asked for, then kept in fp16) and tokens of the corpus."""
+    """Latents (encoded when first asked for, then kept in fp16) and tokens of this worker's scenes."""
 
-    def __init__(self, corpus: Corpus, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> None:
+    def __init__(
+        self, corpus: Corpus, vae: AutoencoderKL, tokenizer: CLIPTokenizer, rank: int = 0, workers: int = 1
+    ) -> None:
         self.corpus, self.vae, self.tokenizer = corpus, vae, tokenizer
         self.side = corpus.images.shape[1] // 2 ** (len(vae.config.block_out_channels) - 1)
         self._latents = torch.zeros(len(corpus.images), 4, self.side, self.side, dtype=torch.float16)
         self._known = np.zeros(len(corpus.images), dtype=bool)
         single = np.array([" and " not in wordings[0] for wordings in corpus.prompts])
         self._weights = np.where(single, SINGLE / single.mean(), (1 - SINGLE) / (1 - single.mean()))
+        self._weights *= np.arange(len(single)) % workers == rank
         self._weights /= self._weights.sum()
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,13 +155,16 @@ class Samples:
 
 
 def loss(
-    model: TextToImage, scheduler: DDIMScheduler, latents: torch.Tensor, tokens: torch.Tensor, step: int
+    model: TextToImage,
+    scheduler: DDIMScheduler,
+    latents: torch.Tensor,
+    tokens: torch.Tensor,
+    generator: torch.Generator,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Mean squared error of the v-prediction (Salimans & Ho 2022).
 
     Timesteps are drawn logit-normally (Esser et al. 2024), most of them where shapes are decided.
     """
-    generator = torch_generator(0, "base", step)
     noise = torch.randn(latents.shape, generator=generator)
     place = torch.sigmoid(TIMESTEP_MEAN + torch.randn(len(latents), generator=generator))
     timesteps = (place * scheduler.config.num_train_timesteps).long()
@@ -166,10 +174,10 @@ def loss(
 
 
 def start_from(model: TextToImage, pipeline: Path) -> None:
-    """Take over the weights of an exported pipeline, as far as its layers have them."""
+    """Take over the weights of an exported pipeline of the same layers."""
     for name, module in (("text_encoder", model.text_encoder), ("unet", model.unet)):
         (path,) = (pipeline / name).glob("*.safetensors")
-        module.load_state_dict(load_file(path), strict=False)
+        module.load_state_dict(load_file(path))
 
 
 def export(model: TextToImage, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path) -> None:
@@ -201,20 +209,24 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
+    rank, workers = join_workers()
     corpus = load_corpus(arguments.corpus)
     vae = AutoencoderKL.from_pretrained(arguments.vae).eval()
-    tokenizer = the_tokenizer(arguments.out, arguments.start_from, corpus)
-    samples, scheduler = Samples(corpus, vae, tokenizer), noise_scheduler()
+    tokenizer = in_turn(lambda: the_tokenizer(arguments.out, arguments.start_from, corpus))
+    samples, scheduler = Samples(corpus, vae, tokenizer, rank, workers), noise_scheduler()
     model = TextToImage(len(tokenizer), tokenizer.eos_token_id, samples.side)
     if arguments.start_from:
         start_from(model, arguments.start_from)
     elif not (arguments.out / "state").exists():
         print("text encoder:", teach(model.text_encoder, tokenizer, arguments.lessons))
+    model.unet.to(memory_format=torch.channels_last)
     run = TrainingRun(arguments.out, model, minutes=arguments.minutes, rate=arguments.rate)
     for step in run.steps():
-        latents, tokens = samples.batch(numpy_generator(0, "base", step), arguments.batch)
-        run.update(*loss(model, scheduler, latents, tokens, step))
-    export(run.averaged(), vae, tokenizer, arguments.out / "pipeline")
+        stream = f"base/{rank}"
+        drawn = samples.batch(numpy_generator(0, stream, step), arguments.batch // workers)
+        run.update(*loss(model, scheduler, *drawn, torch_generator(0, stream, step)))
+    if rank == 0:
+        export(run.averaged(), vae, tokenizer, arguments.out / "pipeline")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 The learning rate warms up and then falls to zero over the budget of minutes, so that a run ends well on a
 fast and on a slow machine. Saved state is safetensors and JSON, written under a temporary name and renamed.
+
+Under `torchrun` the processes average their gradients. On a CPU two processes of one thread each do half as
+much again as one process of two threads: small layers do not pay for their threads' meetings.
 """
 
 from __future__ import annotations
@@ -12,20 +15,42 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
 Model = TypeVar("Model", bound=nn.Module)
+Made = TypeVar("Made")
 
 WARM_UP_STEPS = 200
 SAVE_EVERY_SECONDS = 120
 LOG_EVERY = 50
+
+
+def join_workers() -> tuple[int, int]:
+    """This process's rank and the number of processes that `torchrun` started; (0, 1) without it."""
+    if not dist.is_torchelastic_launched():
+        return 0, 1
+    dist.init_process_group("gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def in_turn(make: Callable[[], Made]) -> Made:
+    """What `make` returns, called in the first process before the others: they may read what it wrote."""
+    if not dist.is_initialized():
+        return make()
+    if dist.get_rank() == 0:
+        made = make()
+        dist.barrier()
+        return made
+    dist.barrier()
+    return make()
 
 
 class TrainingRun(Generic[Model]):
@@ -50,17 +75,26 @@ class TrainingRun(Generic[Model]):
         out.mkdir(parents=True, exist_ok=True)
         if (out / "state").exists():
             self._load()
+        self._together = dist.is_initialized()
+        self._writes = not self._together or dist.get_rank() == 0
+        self._share(dist.broadcast, *(p.data for p in [*model.parameters(), *self.ema.parameters()]))
 
     def steps(self) -> Iterator[int]:
         """The step numbers until the budget is spent; the caller calls `update` once for each."""
         saved = before = time.monotonic()
-        with tqdm(total=round(self.budget), initial=round(self.spent), unit="s", desc=self.out.name) as bar:
+        with tqdm(
+            total=round(self.budget),
+            initial=round(self.spent),
+            unit="s",
+            desc=self.out.name,
+            disable=not self._writes,
+        ) as bar:
             while self.spent < self.budget:
                 self._set_rate()
                 yield self.step
                 self.step += 1
                 now = time.monotonic()
-                self.spent += now - before
+                self.spent = self._first_workers(self.spent + now - before)
                 bar.update(round(self.spent) - bar.n)
                 before = now
                 if now - saved > SAVE_EVERY_SECONDS:
@@ -72,6 +106,7 @@ class TrainingRun(Generic[Model]):
         """One optimizer step on `loss`; `shown` goes to the log, averaged."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._share(_average_of_all, *(p.grad for p in self.model.parameters() if p.grad is not None))
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self._average()
@@ -80,6 +115,23 @@ class TrainingRun(Generic[Model]):
     def averaged(self) -> Model:
         """The moving average of the weights, in evaluation mode."""
         return self.ema.eval()
+
+    def _share(self, exchange: Callable[[torch.Tensor, int], object], *tensors: torch.Tensor) -> None:
+        """Exchange tensors with the other processes, in place and in one message."""
+        if not self._together:
+            return
+        message = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        exchange(message, 0)
+        parts = message.split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+    def _first_workers(self, seconds: float) -> float:
+        """The first process's value: all stop after the same step."""
+        value = torch.tensor([seconds], dtype=torch.float64)
+        if self._together:
+            dist.broadcast(value, 0)
+        return value.item()
 
     def _set_rate(self) -> None:
         warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
@@ -103,16 +155,19 @@ class TrainingRun(Generic[Model]):
         row = {"step": self.step + 1, "minutes": round(self.spent / 60, 2)}
         row |= {name: round(float(value), 5) for name, value in self._meters.items()}
         self._meters.clear()
-        with (self.out / "training.jsonl").open("a") as log:
-            log.write(json.dumps(row) + "\n")
+        if self._writes:
+            with (self.out / "training.jsonl").open("a") as log:
+                log.write(json.dumps(row) + "\n")
 
     def _save(self) -> None:
+        if not self._writes:
+            return
         fresh = self.out / f"state.{os.getpid()}"
         fresh.mkdir(exist_ok=True)
         save_file(_tensors(self.model), fresh / "model.safetensors")
         save_file(_tensors(self.ema), fresh / "ema.safetensors")
         state = self.optimizer.state_dict()["state"]
-        moments = {f"{i}.{k}": v for i, entry in state.items() for k, v in entry.items()}
+        moments = {f"{i}.{k}": v.contiguous() for i, entry in state.items() for k, v in entry.items()}
         save_file(moments, fresh / "optimizer.safetensors")
         (fresh / "progress.json").write_text(json.dumps({"step": self.step, "spent": self.spent}))
         final, old = self.out / "state", self.out / "state.old"
@@ -134,6 +189,11 @@ class TrainingRun(Generic[Model]):
         )
         progress = json.loads((state / "progress.json").read_text())
         self.step, self.spent = progress["step"], progress["spent"]
+
+
+def _average_of_all(message: torch.Tensor, _rank: int) -> None:
+    dist.all_reduce(message)
+    message /= dist.get_world_size()
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -30,9 +30,14 @@ def test_a_reference_colour_is_called_by_its_name(name: str) -> None:
     assert colour_word(np.full((10, 3), COLOURS[name], dtype=np.uint8)) == name
 
 
-@pytest.mark.parametrize("grey", [0, 255])
-def test_black_and_white_have_no_colour_word(grey: int) -> None:
+@pytest.mark.parametrize("grey", range(0, 256, 15))
+def test_greys_have_no_colour_word(grey: int) -> None:
     assert colour_word(np.full((10, 3), grey, dtype=np.uint8)) is None
+
+
+@pytest.mark.parametrize("tinted", [(170, 190, 195), (128, 118, 108), (200, 210, 215)])
+def test_a_tinted_grey_has_no_colour_word(tinted: tuple[int, int, int]) -> None:
+    assert colour_word(np.full((10, 3), tinted, dtype=np.uint8)) is None
 
 
 def test_no_pixels_have_no_colour_word() -> None:

@@ -4,7 +4,10 @@ one another."""
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import install_weights
 import numpy as np
@@ -14,6 +17,7 @@ import torch
 import train_autoencoder
 import train_base
 import train_latent_vgg
+import training_run
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file
 from training_run import TrainingRun
@@ -146,3 +150,38 @@ class TestTrainingRun:
             run.update(loss, {"steps": torch.tensor(float(step))})
         (row,) = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
         assert row["steps"] == pytest.approx(24.5)
+
+    def test_two_processes_train_as_one_with_the_joined_batch(self, tmp_path):
+        inputs = torch.arange(12.0).view(4, 3) / 6
+        alone = self.build(tmp_path / "alone", 1)
+        for _ in alone.steps():
+            loss = alone.model(inputs).square().mean()
+            alone.update(loss, {"loss": loss})
+            alone.budget = 0
+
+        script = tmp_path / "half.py"
+        script.write_text(HALF_A_BATCH)
+        launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+        tools = str(Path(training_run.__file__).parent)
+        environment = {**os.environ, "PYTHONPATH": tools, "OMP_NUM_THREADS": "1"}
+        subprocess.run([*launch, script, tmp_path / "both"], check=True, env=environment, timeout=120)
+        both = load_file(tmp_path / "both/state/model.safetensors")
+        torch.testing.assert_close(both["weight"], alone.model.weight.detach())
+        assert json.loads((tmp_path / "both/state/progress.json").read_text())["step"] == 1
+
+
+HALF_A_BATCH = """
+import sys
+from pathlib import Path
+
+import torch
+from training_run import TrainingRun, join_workers
+
+rank, workers = join_workers()
+torch.manual_seed(0 if rank == 0 else 1)
+run = TrainingRun(Path(sys.argv[1]), torch.nn.Linear(3, 1), minutes=1, rate=0.1, average=0.9)
+for _ in run.steps():
+    loss = run.model((torch.arange(12.0).view(4, 3) / 6)[rank::workers]).square().mean()
+    run.update(loss, {"loss": loss})
+    run.budget = 0
+"""

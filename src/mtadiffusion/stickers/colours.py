@@ -18,8 +18,10 @@ COLOURS = {
 """Name -> sRGB (8 bit) of the reference colour."""
 
 REACH = 42.0
-"""How far (CIELAB distance) a pixel may be from the nearest colour and still count for it; white, black
-and dark lines are farther from all nine, but light greys are not from teal, nor mid greys from brown."""
+"""How far (CIELAB distance) a pixel may be from the nearest colour and still count for it."""
+
+LEAST_CHROMA = 20.0
+"""The CIELAB chroma under which a pixel is a grey and counts for no colour, however near one may lie."""
 
 COVERAGE = 0.6
 """The share of an object's pixels that must be nearest to a colour for the colour to name the object."""
@@ -50,13 +52,15 @@ def colour_word(rgb: np.ndarray) -> str | None:
         rgb: uint8 (N, 3), the object's pixels.
 
     Returns:
-        The name that at least `COVERAGE` of the pixels are nearest to (Euclidean in CIELAB, within `REACH`),
-        else None.
+        The name that at least `COVERAGE` of the pixels are nearest to (Euclidean in CIELAB, within `REACH`,
+        greys left out), else None.
     """
     if not len(rgb):
         return None
-    distances = np.linalg.norm(rgb_to_lab(rgb)[:, None] - _REFERENCE_LAB[None], axis=-1)
-    counts = np.bincount(distances.argmin(1)[distances.min(1) <= REACH], minlength=len(COLOURS))
+    lab = rgb_to_lab(rgb)
+    distances = np.linalg.norm(lab[:, None] - _REFERENCE_LAB[None], axis=-1)
+    counted = (distances.min(1) <= REACH) & (np.linalg.norm(lab[:, 1:], axis=-1) >= LEAST_CHROMA)
+    counts = np.bincount(distances.argmin(1)[counted], minlength=len(COLOURS))
     best = int(counts.argmax())
     return list(COLOURS)[best] if counts[best] >= COVERAGE * len(rgb) else None
 
