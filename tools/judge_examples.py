@@ -139,15 +139,11 @@ def batch(material: Material, *, seed: int, step: int, size: int) -> Examples:
 
 
 def disturbed(views: Tensor, generator: torch.Generator) -> Tensor:
-    """Views as a decoder might have left them: a little blurred, noisy, blocky, brighter or darker.
-
-    Some are left as they are, the rest disturbed in every degree, so that fine differences can be learnt too.
-    """
+    """Views as a decoder might have left them: a little blurred, noisy, blocky, brighter or darker."""
     count, _, side, _ = views.shape
-    degree = (1.4 * torch.rand(count, 1, 1, 1, generator=generator) - 0.4).clamp(min=0)
 
     def draw(low: float, high: float) -> Tensor:
-        return degree * (low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator))
+        return low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
 
     soft = F.avg_pool2d(F.pad(views, (1, 1, 1, 1), mode="replicate"), 3, 1)
     coarse = F.interpolate(F.avg_pool2d(views, 2), size=(side, side), mode="bilinear")
@@ -156,7 +152,7 @@ def disturbed(views: Tensor, generator: torch.Generator) -> Tensor:
     blobs = F.interpolate(blobs, size=(side, side), mode="bilinear")
     grain = torch.randn(views.shape, generator=generator)
     views = views + blobs * draw(0, 0.12) + grain * draw(0, 0.08)
-    return (views * (1 + draw(-0.12, 0.1)) + draw(-0.1, 0.1)).clamp(-1, 1)
+    return (views * draw(0.88, 1.1) + draw(-0.1, 0.1)).clamp(-1, 1)
 
 
 def _sprite_library(side: int) -> tuple[Tensor, Tensor, Answers]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from muon import inner_matrices
 from safetensors.torch import load_file
 from sticker_corpus import Corpus, load_corpus
 from teach_text import teach
@@ -202,7 +203,7 @@ def main() -> None:
     parser.add_argument("vae", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--lessons", type=int, default=400, help="steps of the text encoder's own training")
     parser.add_argument("--start-from", type=Path, help="exported pipeline folder to go on from")
@@ -220,7 +221,8 @@ def main() -> None:
     elif not (arguments.out / "state").exists():
         print("text encoder:", teach(model.text_encoder, tokenizer, arguments.lessons))
     model.unet.to(memory_format=torch.channels_last)
-    run = TrainingRun(arguments.out, model, minutes=arguments.minutes, rate=arguments.rate)
+    inner = inner_matrices(model.unet)
+    run = TrainingRun(arguments.out, model, minutes=arguments.minutes, rate=arguments.rate, inner=inner)
     for step in run.steps():
         stream = f"base/{rank}"
         drawn = samples.batch(numpy_generator(0, stream, step), arguments.batch // workers)

@@ -2,7 +2,7 @@
 
     python tools/train_judge.py --out src/mtadiffusion/stickers/weights/judge
 
-About twenty-five minutes on one core. A run that was stopped goes on when started again; its state is
+About twenty minutes on one core. A run that was stopped goes on where it was when started again; its state is
 in the folder that `--state` names.
 """
 
@@ -73,7 +73,7 @@ def train(judge: Judge, arguments: argparse.Namespace) -> None:
             group["lr"] = learning_rate(step, arguments.steps, arguments.lr)
         examples = batch(material, seed=arguments.seed, step=step, size=arguments.batch)
         losses = objective(judge, examples)
-        total = losses["category"] + 0.5 * losses["style"] + losses["colour"]
+        total = losses["category"] + 0.5 * losses["style"] + 0.5 * losses["colour"]
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument(
         "--state", type=Path, default=Path("runs/judge"), help="checkpoints and the log of this run"
     )
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3500)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--scenes", type=int, default=8_000, help="rendered scenes to cut holes in")

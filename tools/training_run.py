@@ -15,15 +15,18 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
 import torch.distributed as dist
+from muon import Muon
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
+
+from mtadiffusion.train.checkpoint import load_optimizer_tensors, optimizer_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
 Made = TypeVar("Made")
@@ -54,7 +57,7 @@ def in_turn(make: Callable[[], Made]) -> Made:
 
 
 class TrainingRun(Generic[Model]):
-    """AdamW with warm-up, cosine decay over minutes, gradient clipping, and an exponential moving average.
+    """AdamW, or Muon and AdamW, with warm-up, cosine decay over minutes, clipping, and a moving average.
 
     Args:
         out: folder of the log (`training.jsonl`) and of the resumable state (`state/`).
@@ -62,13 +65,21 @@ class TrainingRun(Generic[Model]):
         minutes: the whole budget, time of earlier interrupted runs included.
         rate: the highest learning rate.
         average: the moving average's decay (it starts lower and rises to this).
+        inner: the parameters of `model` that Muon updates; AdamW has the others.
     """
 
     def __init__(
-        self, out: Path, model: Model, *, minutes: float, rate: float, average: float = 0.999
+        self,
+        out: Path,
+        model: Model,
+        *,
+        minutes: float,
+        rate: float,
+        average: float = 0.999,
+        inner: Sequence[nn.Parameter] = (),
     ) -> None:
         self.out, self.model, self.budget, self.rate, self.average = out, model, minutes * 60, rate, average
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
+        self.optimizers = _optimizers(model, inner, rate)
         self.ema = copy.deepcopy(model).requires_grad_(False)
         self.step, self.spent = 0, 0.0
         self._meters: dict[str, torch.Tensor] = {}
@@ -104,11 +115,12 @@ class TrainingRun(Generic[Model]):
 
     def update(self, loss: torch.Tensor, shown: dict[str, torch.Tensor]) -> None:
         """One optimizer step on `loss`; `shown` goes to the log, averaged."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         self._share(_average_of_all, *(p.grad for p in self.model.parameters() if p.grad is not None))
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self._average()
         self._log(shown)
 
@@ -136,7 +148,7 @@ class TrainingRun(Generic[Model]):
     def _set_rate(self) -> None:
         warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
         cold = 0.5 * (1 + math.cos(math.pi * min(1.0, self.spent / self.budget)))
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.rate * warm * cold
 
     @torch.no_grad()
@@ -166,9 +178,8 @@ class TrainingRun(Generic[Model]):
         fresh.mkdir(exist_ok=True)
         save_file(_tensors(self.model), fresh / "model.safetensors")
         save_file(_tensors(self.ema), fresh / "ema.safetensors")
-        state = self.optimizer.state_dict()["state"]
-        moments = {f"{i}.{k}": v.contiguous() for i, entry in state.items() for k, v in entry.items()}
-        save_file(moments, fresh / "optimizer.safetensors")
+        for number, optimizer in enumerate(self.optimizers):
+            save_file(optimizer_tensors(optimizer), fresh / f"optimizer-{number}.safetensors")
         (fresh / "progress.json").write_text(json.dumps({"step": self.step, "spent": self.spent}))
         final, old = self.out / "state", self.out / "state.old"
         if final.exists():
@@ -180,15 +191,17 @@ class TrainingRun(Generic[Model]):
         state = self.out / "state"
         self.model.load_state_dict(load_file(state / "model.safetensors"))
         self.ema.load_state_dict(load_file(state / "ema.safetensors"))
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in load_file(state / "optimizer.safetensors").items():
-            index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict(
-            {"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]}
-        )
+        for number, optimizer in enumerate(self.optimizers):
+            load_optimizer_tensors(optimizer, load_file(state / f"optimizer-{number}.safetensors"))
         progress = json.loads((state / "progress.json").read_text())
         self.step, self.spent = progress["step"], progress["spent"]
+
+
+def _optimizers(model: nn.Module, inner: Sequence[nn.Parameter], rate: float) -> list[torch.optim.Optimizer]:
+    chosen = {id(parameter) for parameter in inner}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    adam = torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    return [adam, Muon(inner, lr=rate)] if inner else [adam]
 
 
 def _average_of_all(message: torch.Tensor, _rank: int) -> None:

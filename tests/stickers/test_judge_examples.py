@@ -73,4 +73,4 @@ def test_disturbed_views_stay_near_the_originals(examples: Any) -> None:
     views = torch.rand(8, 3, 48, 48, generator=torch.Generator().manual_seed(0)) - 0.5
     smooth = torch.nn.functional.avg_pool2d(views, 9, 1, 4)
     disturbed = examples.disturbed(smooth, torch.Generator().manual_seed(1))
-    assert 0.002 < (disturbed - smooth).abs().mean() < 0.15
+    assert 0.005 < (disturbed - smooth).abs().mean() < 0.15

@@ -125,7 +125,7 @@ class TestTrainingRun:
         assert (second.step, second.spent) == (first.step, first.spent)
         assert torch.equal(second.model.weight, first.model.weight)
         assert torch.equal(second.ema.weight, first.ema.weight)
-        moments = [r.optimizer.state_dict()["state"][0]["exp_avg"] for r in (first, second)]
+        moments = [r.optimizers[0].state_dict()["state"][0]["exp_avg"] for r in (first, second)]
         assert torch.equal(*moments)
         assert list(second.steps()) == []
 

@@ -85,7 +85,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as tensors named `{parameter's number}.{quantity}`."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{number}.{name}": torch.as_tensor(value)
+        f"{number}.{name}": torch.as_tensor(value).contiguous()
         for number, quantities in state.items()
         for name, value in quantities.items()
     }
