@@ -1,0 +1,120 @@
+"""What a stage is: a function from one shard's inputs to one shard of a table, with a model it sets up once.
+
+A stage knows nothing of the engine that runs it, of other shards' workers, or of where its table is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import pyarrow as pa
+from PIL import Image
+
+from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.data.images import decode
+from mtadiffusion.data.sources import Spec
+from mtadiffusion.data.tables import Table, fingerprint
+from mtadiffusion.data.tars import MemberReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one worker of a stage occupies."""
+
+    cpus: float = 1
+    """Cores."""
+
+    gpus: float = 0
+    """GPUs, or a share of one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What stages may read: a dataset and the tables in use."""
+
+    dataset: Dataset
+    """Root, plan and manifest."""
+
+    tables: Mapping[str, Table]
+    """Name -> table, of those that the stage reads."""
+
+    def shard(self, number: int) -> ShardInputs:
+        """The part of one shard."""
+        return ShardInputs(inputs=self, number=number)
+
+    def whole(self, name: str, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """(shard, rows) of a table, all shards that are done, in order."""
+        table = self.tables[name]
+        for number in range(self.dataset.manifest.shards):
+            if table.has(number):
+                yield number, table.read(number, columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardInputs:
+    """One shard of the inputs."""
+
+    inputs: Inputs
+    """All shards of them."""
+
+    number: int
+    """Which shard."""
+
+    @property
+    def root(self) -> Path:
+        """The dataset's folder."""
+        return self.inputs.dataset.root
+
+    @property
+    def spec(self) -> Spec:
+        """What the source's part is read from."""
+        return self.inputs.dataset.spec(self.number)
+
+    def rows(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The shard of a table that the stage reads."""
+        return self.inputs.tables[name].read(self.number, columns)
+
+    def images(self, index: pa.Table, longest: int | None = None) -> Iterator[Image.Image]:
+        """The pictures of some rows of the index, RGB, upright, shrunk to `longest`, one at a time."""
+        with MemberReader() as reader:
+            for row in index.select(["url", "offset", "size"]).to_pylist():
+                yield decode(reader.read(self._resolved(row["url"]), row["offset"], row["size"]), longest)
+
+    def _resolved(self, url: str) -> str:
+        """An index's urls are absolute, or relative to the dataset where it packed the images itself."""
+        return url if "://" in url or Path(url).is_absolute() else str(self.root / url)
+
+
+class Stage(Protocol):
+    """One table's maker. Plain data until `setup`, so that it travels to other processes."""
+
+    name: ClassVar[str]
+    """The table's name."""
+
+    reads: ClassVar[tuple[str, ...]]
+    """Names of the tables that it reads."""
+
+    resources: ClassVar[Resources]
+    """Of one worker."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """All that the rows depend on besides the tables read; JSON-ready, part of the fingerprint."""
+
+    def setup(self, inputs: Inputs) -> None:
+        """Load the model, or what is needed of all shards. Once a worker, before the first shard."""
+
+    def run(self, shard: ShardInputs) -> pa.Table:
+        """The shard's rows, one an image of the index and in its order."""
+
+
+def table_of(stage: Stage, inputs: Inputs) -> Table:
+    """The table that the stage makes of these inputs."""
+    reads = [inputs.tables[name].key for name in stage.reads]
+    return Table(
+        root=inputs.dataset.root,
+        name=stage.name,
+        fingerprint=fingerprint({"stage": type(stage).__name__, **stage.settings()}, reads),
+    )
