@@ -14,7 +14,7 @@ from PIL import Image
 
 from mtadiffusion.seeding import numpy_generator
 
-from .tiny_models import save_grounding_dino, save_sam
+from .tiny_models import save_grounding_dino, save_llava, save_sam
 
 
 def encoded(number: int, size: tuple[int, int] = (96, 64), form: str = "JPEG") -> bytes:
@@ -80,3 +80,9 @@ def grounding_dino(tmp_path_factory) -> Path:
 def sam(tmp_path_factory) -> Path:
     """The folder of a tiny SAM."""
     return save_sam(tmp_path_factory.mktemp("sam"))
+
+
+@pytest.fixture(scope="session")
+def llava(tmp_path_factory) -> Path:
+    """The folder of a tiny LLaVA."""
+    return save_llava(tmp_path_factory.mktemp("llava"))

@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
 from transformers import (
     BertConfig,
     BertTokenizer,
+    CLIPVisionConfig,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     GroundingDinoProcessor,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
     SamConfig,
     SamMaskDecoderConfig,
     SamModel,
@@ -19,6 +27,7 @@ from transformers import (
     SamVisionConfig,
     SwinConfig,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import (
     GroundingDinoImageProcessorPil,
 )
@@ -71,4 +80,39 @@ def save_sam(folder: Path) -> Path:
         mask_pad_size={"height": 16, "width": 16},
     )  # fmt: skip
     SamProcessor(images).save_pretrained(folder)
+    return folder
+
+
+SPOKEN = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "USER", "ASSISTANT", ":", *WORDS[5:], "Describe", "the")
+
+
+def save_llava(folder: Path) -> Path:
+    """A LLaVA 1.5 whose pictures are 32 pixels and whose language has a few words."""
+    torch.manual_seed(1)
+    words = Tokenizer(WordLevel({word: i for i, word in enumerate(SPOKEN)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+            patch_size=8, projection_dim=16,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(SPOKEN), hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        ),
+        image_token_index=SPOKEN.index("<image>"), image_seq_length=16,
+    )  # fmt: skip
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)
     return folder

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mtadiffusion.annotate.stage import Inputs, Stage, table_of
+from mtadiffusion.annotate.stage import Inputs, Stage, provenance, table_of
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.tables import Table
 from mtadiffusion.errors import UserError
@@ -60,6 +60,7 @@ def run_stages(dataset: Dataset, stages: Sequence[Stage], workers: int = 0) -> l
 
 def _run_stage(stage: Stage, inputs: Inputs, workers: int) -> StageReport:
     table, count = table_of(stage, inputs), inputs.dataset.manifest.shards
+    table.describe(provenance(stage, inputs))
     absent = table.absent(count)
     runnable = [n for n in absent if all(inputs.tables[name].has(n) for name in stage.reads)]
     work = (stage, inputs, table, runnable)

@@ -112,9 +112,11 @@ class Stage(Protocol):
 
 def table_of(stage: Stage, inputs: Inputs) -> Table:
     """The table that the stage makes of these inputs."""
-    reads = [inputs.tables[name].key for name in stage.reads]
-    return Table(
-        root=inputs.dataset.root,
-        name=stage.name,
-        fingerprint=fingerprint({"stage": type(stage).__name__, **stage.settings()}, reads),
-    )
+    made_by = provenance(stage, inputs)
+    return Table(root=inputs.dataset.root, name=stage.name, fingerprint=fingerprint(made_by))
+
+
+def provenance(stage: Stage, inputs: Inputs) -> dict[str, Any]:
+    """All that the stage's rows depend on, JSON-ready: what the fingerprint stands for."""
+    reads = {name: inputs.tables[name].key for name in stage.reads}
+    return {"stage": type(stage).__name__, "settings": dict(stage.settings()), "reads": reads}

@@ -21,9 +21,9 @@ from mtadiffusion.data.files import whole_file, write_json
 _DIGITS = 10
 
 
-def fingerprint(settings: Mapping[str, Any], reads: Sequence[str]) -> str:
-    """Ten hexadecimal digits that name these settings over these tables (their `Table.key`s)."""
-    text = json.dumps({"settings": settings, "reads": list(reads)}, sort_keys=True, ensure_ascii=False)
+def fingerprint(provenance: Mapping[str, Any]) -> str:
+    """Ten hexadecimal digits that name what a table was made by and from (JSON-ready)."""
+    text = json.dumps(provenance, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=_DIGITS // 2).hexdigest()
 
 
@@ -67,6 +67,12 @@ class Table:
         """The shards in [0, `shards`) that are not done."""
         present = {path.name for path in self.folder.glob("shard-*.parquet")}
         return [shard for shard in range(shards) if self.path(shard).name not in present]
+
+    def describe(self, provenance: Mapping[str, Any]) -> None:
+        """Say in `made_by.json` what the fingerprint stands for."""
+        path = self.folder / "made_by.json"
+        if not path.exists():
+            write_json(path, provenance)
 
     def write(self, shard: int, rows: pa.Table) -> None:
         """Write a shard, whole or not at all; an error it left earlier goes."""

@@ -1,0 +1,189 @@
+"""Stage: what each object looks like, content and style, in the words of a vision-language model.
+
+The model sees the masked region's crop, the rest of it grey, and the object's label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from mtadiffusion.annotate.detect import kept_rows
+from mtadiffusion.annotate.filters import KEPT, REJECTED
+from mtadiffusion.annotate.segment import SKIPPED, mask_box
+from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.wording import describe
+from mtadiffusion.errors import UserError
+from mtadiffusion.imaging.masks import coco_to_mask
+
+PROMPT = "Describe the {label} and its style in details"
+"""The paper's prompt."""
+
+GREY = (127, 127, 127)
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        (
+            "objects",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("status", pa.string()),
+                        ("reason", pa.string()),
+                        ("text", pa.string()),
+                        ("full", pa.string()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+"""`objects` goes with the list of the same name in `masks`."""
+
+
+class Describer(Protocol):
+    """A vision-language model."""
+
+    longest: int
+    """The longest side that it makes use of, in pixels."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """All that its answers depend on."""
+
+    def load(self) -> None:
+        """Load the weights, or make the connection."""
+
+    def answer(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[str]:
+        """One answer a picture."""
+
+
+@dataclass(kw_only=True)
+class TextLimit:
+    """How much a text encoder reads."""
+
+    tokenizer: str = "openai/clip-vit-large-patch14"
+    """Hub id or folder of its tokenizer."""
+
+    tokens: int = 77
+    """Tokens, those of start and end included."""
+
+    def load(self) -> Callable[[str], bool]:
+        """Whether a text fits."""
+        from transformers import AutoTokenizer
+
+        tokenizer: Any = AutoTokenizer.from_pretrained(self.tokenizer)
+        return lambda text: len(tokenizer(text).input_ids) <= self.tokens
+
+
+@dataclass(kw_only=True)
+class Describe:
+    """Makes the table `descriptions` of the objects that have masks."""
+
+    describer: Describer
+    """The model."""
+
+    limit: TextLimit = field(default_factory=TextLimit)
+    """Of the text that training reads."""
+
+    prompt: str = PROMPT
+    """The question; `{label}` becomes the object's."""
+
+    margin: float = 0.1
+    """What the crop shows around the object's box, as a share of the box's longer side."""
+
+    masked: bool = True
+    """Whether everything but the object is grey."""
+
+    batch: int = 8
+    """Objects a forward pass."""
+
+    name: ClassVar[str] = "descriptions"
+    reads: ClassVar[tuple[str, ...]] = ("index", "filters", "detections", "masks")
+    resources: Resources = field(default_factory=lambda: Resources(gpus=1))
+    _fits: Callable[[str], bool] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if "{label}" not in self.prompt:
+            raise UserError("prompt", "must contain {label}", self.prompt)
+
+    def settings(self) -> Mapping[str, Any]:
+        """The model's, the question and the rules'."""
+        rules = {name: getattr(self, name) for name in ("prompt", "margin", "masked")}
+        return {"describer": self.describer.settings(), "limit": vars(self.limit)} | rules
+
+    def setup(self, inputs: Inputs) -> None:
+        """Load the model and the text encoder's tokenizer."""
+        self.describer.load()
+        self._fits = self.limit.load()
+
+    def run(self, shard: ShardInputs) -> pa.Table:
+        """One row an image, one entry an object of `masks`."""
+        detections, masks = (shard.rows(name).to_pylist() for name in ("detections", "masks"))
+        answers = self._answers(self._questions(shard, detections, masks))
+        rows = []
+        for row in masks:
+            described = [self._entry(next(answers)) if _has_mask(one) else _SKIPPED for one in row["objects"]]
+            rows.append({"image_id": row["image_id"], "objects": described})
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+    def _questions(
+        self, shard: ShardInputs, detections: Sequence[Mapping[str, Any]], masks: Sequence[Mapping[str, Any]]
+    ) -> Iterator[tuple[Image.Image, str]]:
+        """(crop, prompt) of every object that has a mask, in order."""
+        index, kept = kept_rows(shard)
+        pairs = [pair for pair, keep in zip(zip(detections, masks, strict=True), kept, strict=True) if keep]
+        wanted = [any(map(_has_mask, mask_row["objects"])) for _, mask_row in pairs]
+        images = shard.images(index.filter(pa.array(wanted, pa.bool_())), self.describer.longest)
+        sizes = zip(index["height"].to_pylist(), index["width"].to_pylist(), strict=True)
+        for (found, mask_row), size, want in zip(pairs, sizes, wanted, strict=True):
+            image = next(images) if want else None
+            for seen, one in zip(found["objects"], mask_row["objects"], strict=True):
+                if image is not None and _has_mask(one):
+                    mask = coco_to_mask({"size": size, "counts": one["counts"]})
+                    crop = object_crop(image, mask, margin=self.margin, masked=self.masked)
+                    yield crop, self.prompt.replace("{label}", seen["label"])
+
+    def _answers(self, questions: Iterator[tuple[Image.Image, str]]) -> Iterator[str]:
+        while batch := list(islice(questions, self.batch)):
+            crops, prompts = zip(*batch, strict=True)
+            yield from self.describer.answer(crops, prompts)
+
+    def _entry(self, answer: str) -> dict[str, Any]:
+        assert self._fits is not None
+        found = describe(answer, self._fits)
+        status = KEPT if found.reason is None else REJECTED
+        return {"status": status, "reason": found.reason, "text": found.text, "full": found.full}
+
+
+_SKIPPED = {"status": SKIPPED}
+
+
+def _has_mask(one: Mapping[str, Any]) -> bool:
+    return one["status"] == KEPT
+
+
+def object_crop(image: Image.Image, mask: np.ndarray, *, margin: float, masked: bool) -> Image.Image:
+    """The part of an RGB image around a mask.
+
+    Args:
+        image: the picture, perhaps smaller than the mask.
+        mask: bool (H, W), not empty, True on the object.
+        margin: added on each side, as a share of the box's longer side, as far as there is picture.
+        masked: paint everything but the object grey.
+    """
+    if masked:
+        alpha = Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST)
+        image = Image.composite(image, Image.new("RGB", image.size, GREY), alpha)
+    across, down = image.width / mask.shape[1], image.height / mask.shape[0]
+    x0, y0, x1, y1 = mask_box(mask)
+    around = margin * max(x1 - x0, y1 - y0)
+    left, top = max(0, int((x0 - around) * across)), max(0, int((y0 - around) * down))
+    right = min(image.width, max(left + 1, int(np.ceil((x1 + around) * across))))
+    bottom = min(image.height, max(top + 1, int(np.ceil((y1 + around) * down))))
+    return image.crop((left, top, right, bottom))
