@@ -81,11 +81,8 @@ class ShardInputs:
         """The pictures of some rows of the index, RGB, upright, shrunk to `longest`, one at a time."""
         with MemberReader() as reader:
             for row in index.select(["url", "offset", "size"]).to_pylist():
-                yield decode(reader.read(self._resolved(row["url"]), row["offset"], row["size"]), longest)
-
-    def _resolved(self, url: str) -> str:
-        """An index's urls are absolute, or relative to the dataset where it packed the images itself."""
-        return url if "://" in url or Path(url).is_absolute() else str(self.root / url)
+                url = self.inputs.dataset.resolved(row["url"])
+                yield decode(reader.read(url, row["offset"], row["size"]), longest)
 
 
 class Stage(Protocol):
@@ -97,8 +94,9 @@ class Stage(Protocol):
     reads: ClassVar[tuple[str, ...]]
     """Names of the tables that it reads."""
 
-    resources: ClassVar[Resources]
-    """Of one worker."""
+    @property
+    def resources(self) -> Resources:
+        """What one worker occupies."""
 
     def settings(self) -> Mapping[str, Any]:
         """All that the rows depend on besides the tables read; JSON-ready, part of the fingerprint."""

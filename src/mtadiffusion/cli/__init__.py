@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from mtadiffusion import __version__
-from mtadiffusion.cli import demo, inpaint, measure, models, train
+from mtadiffusion.cli import annotate, data, demo, inpaint, measure, models, train
 from mtadiffusion.errors import UserError
 
 USER_ERROR = 2
@@ -35,6 +35,8 @@ app.command()(demo.demo)
 app.command()(train.train)
 app.command()(models.models)
 app.command()(measure.measure)
+app.command()(annotate.annotate)
+app.add_typer(data.app, name="data")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

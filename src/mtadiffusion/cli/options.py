@@ -19,6 +19,8 @@ LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 1000
 MOST_COUNT = 100
 MOST_GUIDANCE = 100.0
+MOST_WORKERS = 1024
+MOST_IMAGES = 1_000_000
 
 Seed = Annotated[int, typer.Option(help="Names the random streams; the same seed gives the same pictures.")]
 Steps = Annotated[int, typer.Option(help=f"Denoising steps, 1 to {MOST_STEPS}.")]
@@ -58,6 +60,16 @@ def check_guidance(guidance: float) -> None:
 def check_branch_scale(scale: float) -> None:
     """A finite weight of the branch."""
     _check_span("--branch-scale", scale, 0, 10, "1 is the trained weight, 0 leaves the branch out")
+
+
+def check_workers(workers: int) -> None:
+    """Processes that share work."""
+    _check_span("--workers", workers, 0, MOST_WORKERS, "as many as there are cores or GPUs")
+
+
+def check_shard_size(size: int) -> None:
+    """Images a shard."""
+    _check_span("--shard-size", size, 1, MOST_IMAGES, "1000 is usual")
 
 
 def check_held_out(split: str) -> None:

@@ -86,6 +86,10 @@ class Dataset:
         """What the shard is read from."""
         return json.loads(_spec_path(self.root, shard).read_text(encoding="utf-8"))
 
+    def resolved(self, url: str) -> str:
+        """A url of the index: absolute, or relative to the dataset where it packed the images itself."""
+        return url if "://" in url or Path(url).is_absolute() else str(self.root / url)
+
     def table(self, name: str) -> Table:
         """The table in use of that name. Raises UserError where no run has made one."""
         fingerprint = self.manifest.tables.get(name)

@@ -1,0 +1,90 @@
+"""`mta data`: looking at annotated datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtadiffusion.cli import options, output
+
+FAULTY = 1
+"""Exit code where a dataset is not sound."""
+
+_SHOWN = 50
+_LABELS = 20
+
+Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder that `mta annotate` made.")]
+
+_HELP = """Look at annotated datasets: figures, and whether they are sound.
+
+\b
+Examples:
+  mta data stats dataset
+  mta data validate dataset --images
+"""
+
+app = typer.Typer(
+    help=_HELP,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def stats(dataset: Dataset, json: options.Json = False) -> None:
+    """Images and objects by status and reason, labels, words a description.
+
+    \b
+    Examples:
+      mta data stats dataset
+      mta data stats dataset --json
+    """
+    from mtadiffusion.data import dataset as datasets
+    from mtadiffusion.data.stats import dataset_stats
+
+    found = dataset_stats(datasets.Dataset.open(dataset))
+    if json:
+        output.print_json(found.as_dict())
+        return
+    rows = [["images", name, str(count)] for name, count in found.images.most_common()]
+    for table, counts in found.objects.items():
+        rows += [[table, name, str(count)] for name, count in counts.most_common()]
+    rows += [["failed shards", name, str(count)] for name, count in found.failed.items()]
+    rows += [["label", name, str(count)] for name, count in found.labels.most_common(_LABELS)]
+    figures = found.as_dict()
+    rows += [
+        ["mean", name.replace("_", " "), str(figures[name])]
+        for name in ("objects_per_kept_image", "words_per_description", "area_share")
+        if figures[name] is not None
+    ]
+    output.print_table(("what", "of", "count"), rows)
+
+
+@app.command()
+def validate(
+    dataset: Dataset,
+    images: Annotated[bool, typer.Option("--images", help="Also decode every image.")] = False,
+    json: options.Json = False,
+) -> int:
+    """Check every row, box, mask and text; exit code 1 where something is wrong.
+
+    \b
+    Examples:
+      mta data validate dataset
+      mta data validate dataset --images
+    """
+    from mtadiffusion.data import dataset as datasets
+    from mtadiffusion.data.validate import problems
+
+    found = [str(problem) for problem in problems(datasets.Dataset.open(dataset), images=images)]
+    if json:
+        output.print_json({"dataset": dataset, "problems": found})
+    elif found:
+        output.print_lines(found[:_SHOWN])
+        if len(found) > _SHOWN:
+            output.print_lines([f"... and {len(found) - _SHOWN} more"])
+    else:
+        output.print_lines(["sound"])
+    return FAULTY if found else 0
