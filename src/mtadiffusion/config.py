@@ -144,7 +144,7 @@ class DataConfig:
     """Where records come from and how they become samples."""
 
     source: str = "sticker"
-    """Name of a registered record source."""
+    """Name of a registered record source, or the folder of an annotated dataset."""
 
     source_seed: int = 0
     """Seed of the source, apart from the run's seed so that runs can share their pictures."""

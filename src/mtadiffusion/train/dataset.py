@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 from PIL import Image
 
 from mtadiffusion.config import DataConfig
+from mtadiffusion.data.dataset import MANIFEST
+from mtadiffusion.data.records import DatasetRecords
 from mtadiffusion.errors import UserError, nearest_name
 from mtadiffusion.records import ImageRecord, ObjectRecord
 from mtadiffusion.seeding import numpy_generator
@@ -43,7 +46,15 @@ def register_source(name: str, factory: str | SourceFactory) -> None:
 
 
 def record_source(name: str, split: str, seed: int, size: int) -> RecordSource:
-    """The records called `name`: `split` is train, validation or test; `size` the picture's side wanted."""
+    """The records called `name`, or those of the annotated dataset in the folder `name`.
+
+    Args:
+        split: train, validation or test; a dataset has the first two.
+        seed: of sources that draw their records.
+        size: the picture's side wanted, in pixels.
+    """
+    if (Path(name) / MANIFEST).is_file():
+        return DatasetRecords(Path(name), split, size)
     if name not in _SOURCES:
         raise UserError("data.source", "is no known record source", name, nearest_name(name, _SOURCES))
     factory = _SOURCES[name]
