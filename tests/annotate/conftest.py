@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mtadiffusion.annotate.describe import TextLimit
 from mtadiffusion.seeding import numpy_generator
 
 from .tiny_models import save_grounding_dino, save_llava, save_sam
@@ -86,3 +87,10 @@ def sam(tmp_path_factory) -> Path:
 def llava(tmp_path_factory) -> Path:
     """The folder of a tiny LLaVA."""
     return save_llava(tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture
+def limit(tokenizer, tmp_path) -> TextLimit:
+    """77 tokens of the tiny backbone's tokenizer."""
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    return TextLimit(tokenizer=str(tmp_path / "tokenizer"), tokens=77)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtadiffusion.annotate.describe import GREY, PROMPT, Describe, TextLimit, object_crop
+from mtadiffusion.annotate.describe import GREY, PROMPT, Describe, object_crop
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.grounding_dino import GroundingDino
@@ -41,12 +41,6 @@ class Parrot:
         first = len(self.asked)
         self.asked += zip(images, prompts, strict=True)
         return [self.answers[(first + i) % len(self.answers)] for i in range(len(prompts))]
-
-
-@pytest.fixture
-def limit(tokenizer, tmp_path):
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    return TextLimit(tokenizer=str(tmp_path / "tokenizer"), tokens=77)
 
 
 def described(tmp_path, folder, limit, parrot, **options):

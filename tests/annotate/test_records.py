@@ -19,13 +19,13 @@ from mtadiffusion.errors import UserError
 from mtadiffusion.recipes import debug
 from mtadiffusion.train.dataset import TrainingSamples, record_source
 
-from .test_describe import Parrot, limit  # noqa: F401
+from .test_describe import Parrot
 from .test_detect import Fixed
 from .test_segment import FixedMasks
 
 
 @pytest.fixture
-def dataset(folder, tmp_path, limit):  # noqa: F811
+def dataset(folder, tmp_path, limit):
     """Seven pictures of 96x64, one of which cannot be read; two described objects each."""
     (folder / "p0.jpg").write_bytes(b"no picture")
     boxes = [("cat", 0.9, (12, 8, 24, 16)), ("dog", 0.8, (30, 10, 40, 20))]

@@ -61,7 +61,9 @@ class DatasetRecords:
         image = self._image(rows["index"])
         objects = zip(*(rows[name]["objects"] for name in _TABLES[1:]), strict=True)
         kept = [
-            _object(*one, rows["index"], image.shape[:2]) for one in objects if one[2]["status"] == "kept"
+            _object(detection, mask, description, rows["index"], image.shape[:2])
+            for detection, mask, description in objects
+            if description["status"] == "kept"
         ]
         return ImageRecord(
             image_id=rows["index"]["image_id"],
