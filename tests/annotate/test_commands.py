@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from mtadiffusion.annotate import presets
+from mtadiffusion.annotate.annotate import annotate
+from mtadiffusion.annotate.describe import Describe
 from mtadiffusion.annotate.detect import Detect
+from mtadiffusion.annotate.filters import Filters
+from mtadiffusion.annotate.index import Index
+from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.annotate.vision_language import HttpVisionLanguage, LocalVisionLanguage
 from mtadiffusion.cli import main
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.data.preview import overlaid
 from mtadiffusion.data.validate import problems
 from mtadiffusion.errors import UserError
+from mtadiffusion.records import ImageRecord, ObjectRecord
+
+from .test_describe import Parrot
+from .test_detect import Fixed
+from .test_segment import FixedMasks
 
 
 @pytest.fixture
@@ -203,3 +215,42 @@ def test_an_image_that_is_gone_is_found(dataset):
 def test_a_folder_that_is_no_dataset_is_a_mistake(tmp_path, capsys):
     assert main(["data", "stats", str(tmp_path)]) == 2
     assert "must be a folder with a manifest.json" in capsys.readouterr().err
+
+
+def test_a_preview_is_one_page_with_every_label_and_text(tmp_path, folder, limit, capsys):
+    boxes = [("cat", 0.9, (12, 8, 24, 16)), ("<b>dog</b>", 0.8, (30, 10, 40, 20))]
+    stages = [
+        Index(),
+        Filters(),
+        Detect(detector=Fixed(*boxes), labels=("cat", "dog")),
+        Segment(segmenter=FixedMasks("box")),
+        Describe(describer=Parrot("A red thing of wood."), limit=limit),
+    ]
+    annotate(str(folder), tmp_path / "ds", stages)
+    assert (
+        main(["data", "preview", str(tmp_path / "ds"), "--out", str(tmp_path / "p.html"), "--count", "3"])
+        == 0
+    )
+    page = (tmp_path / "p.html").read_text()
+    assert page.count("<article") == 3
+    assert page.count("A red thing of wood.") == 6
+    assert "<b>dog" not in page
+    assert "&lt;b&gt;dog" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_an_overlay_changes_the_objects_only():
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[5:15, 5:25] = True
+    thing = ObjectRecord(label="a", mask=mask, box_xyxy=(5, 5, 25, 15), description="a")
+    record = ImageRecord(image_id="a", image=np.zeros((20, 30, 3), np.uint8), caption="", objects=(thing,))
+    drawn = overlaid(record, [(200, 0, 100)])
+    assert (drawn[~mask] == 0).all()
+    assert tuple(drawn[5, 5]) == (200, 0, 100)
+    assert tuple(drawn[10, 15]) == (70, 0, 35)
+
+
+@pytest.mark.parametrize(("name", "rule"), [("p.txt", "must end in .html"), ("none/none/p.html", "--out must lie in")])
+def test_a_page_that_cannot_be_written_is_a_mistake(tmp_path, capsys, name, rule):
+    assert main(["data", "preview", str(tmp_path), "--out", str(tmp_path / name)]) == 2
+    assert rule in capsys.readouterr().err

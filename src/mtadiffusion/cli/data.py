@@ -13,16 +13,18 @@ FAULTY = 1
 """Exit code where a dataset is not sound."""
 
 _SHOWN = 50
+_PREVIEWED = 60
 _LABELS = 20
 
 Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder that `mta annotate` made.")]
 
-_HELP = """Look at annotated datasets: figures, and whether they are sound.
+_HELP = """Look at annotated datasets: figures, pictures, and whether they are sound.
 
 \b
 Examples:
   mta data stats dataset
   mta data validate dataset --images
+  mta data preview dataset --out preview.html
 """
 
 app = typer.Typer(
@@ -88,3 +90,25 @@ def validate(
     else:
         output.print_lines(["sound"])
     return FAULTY if found else 0
+
+
+@app.command()
+def preview(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="The page, one HTML file with everything in it.")],
+    count: Annotated[int, typer.Option(help="The most images on the page.")] = _PREVIEWED,
+) -> None:
+    """A page of annotated images: masks drawn over them, label and description of each object.
+
+    \b
+    Examples:
+      mta data preview dataset --out preview.html
+      mta data preview dataset --out preview.html --count 500
+    """
+    options.check_page(out)
+    options.check_count(count, options.MOST_IMAGES)
+
+    from mtadiffusion.data.preview import write_preview
+
+    write_preview(dataset, out, count)
+    output.print_lines([out])

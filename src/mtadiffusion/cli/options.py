@@ -78,6 +78,15 @@ def check_held_out(split: str) -> None:
         raise UserError("--split", "must be validation or test", split, "training scenes are not held out")
 
 
+def check_page(path: Path, argument: str = "--out") -> None:
+    """An HTML file that can be written in a folder that exists."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(argument, "must end in .html", str(path))
+    if path.is_dir():
+        raise UserError(argument, "must be a file", str(path), "this is a folder")
+    check_folder(path.absolute().parent, argument)
+
+
 def check_folder(path: Path, argument: str = "--out") -> None:
     """A folder that exists and can be written, or can be created in one that does."""
     if path.exists() and not path.is_dir():
