@@ -43,6 +43,10 @@ nms_iou = 0.9
 [segment]
 model = "{sam}"
 min_fit = 0.0
+[caption]
+model = "{llava}"
+max_new_tokens = 8
+tokenizer = "{tmp_path / "tokenizer"}"
 [describe]
 model = "{llava}"
 max_new_tokens = 8
@@ -66,6 +70,7 @@ def test_one_command_goes_from_a_folder_to_descriptions(dataset, capsys):
         "filters",
         "detections",
         "masks",
+        "captions",
         "descriptions",
     }
     made_by = json.loads((Dataset.open(dataset).table("descriptions").folder / "made_by.json").read_text())
@@ -77,7 +82,7 @@ def test_the_command_again_reuses_everything(dataset, folder, annotators, capsys
     command = ["annotate", folder, "--out", dataset, "--annotators", annotators, "--json"]
     assert main([str(word) for word in command]) == 0
     tables = json.loads(capsys.readouterr().out)["tables"]
-    assert [(t["made"], t["reused"], t["failed"]) for t in tables] == [(0, 2, 0)] * 5
+    assert [(t["made"], t["reused"], t["failed"]) for t in tables] == [(0, 2, 0)] * 6
 
 
 def test_options_take_the_place_of_a_set_s_values(dataset, folder, annotators, capsys):
@@ -131,7 +136,7 @@ def test_a_toml_file_may_only_say_what_is_known(tmp_path):
 
 def test_the_paper_s_set_has_the_paper_s_numbers():
     settings = presets.preset("grounded-sam-llava")
-    _, filters, detect, _, describe = presets.build_stages(settings, labels=("cat",))
+    _, filters, detect, _, _, describe = presets.build_stages(settings, labels=("cat",))
     assert (filters.min_resolution, filters.min_aesthetic) == (1024, 5.8)
     assert isinstance(detect, Detect)
     assert (detect.min_score, detect.max_objects) == (0.6, 5)
@@ -250,7 +255,9 @@ def test_an_overlay_changes_the_objects_only():
     assert tuple(drawn[10, 15]) == (70, 0, 35)
 
 
-@pytest.mark.parametrize(("name", "rule"), [("p.txt", "must end in .html"), ("none/none/p.html", "--out must lie in")])
+@pytest.mark.parametrize(
+    ("name", "rule"), [("p.txt", "must end in .html"), ("none/none/p.html", "--out must lie in")]
+)
 def test_a_page_that_cannot_be_written_is_a_mistake(tmp_path, capsys, name, rule):
     assert main(["data", "preview", str(tmp_path), "--out", str(tmp_path / name)]) == 2
     assert rule in capsys.readouterr().err

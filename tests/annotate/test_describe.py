@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mtadiffusion.annotate.caption import PROMPT as CAPTION_PROMPT
+from mtadiffusion.annotate.caption import Caption
 from mtadiffusion.annotate.describe import GREY, PROMPT, Describe, object_crop
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
@@ -151,3 +153,17 @@ def test_the_paper_s_models_run_from_a_folder_to_descriptions(
         for rows in zip(*tables, strict=True):
             assert len({row["image_id"] for row in rows}) == 1
             assert len({len(row["objects"]) for row in rows}) == 1
+
+
+def test_images_without_a_caption_are_asked_for_one(folder, tmp_path, limit):
+    (folder / "p2.txt").write_text("cat")
+    (folder / "p4.jpg").write_bytes(b"no picture")
+    parrot = Parrot("The image shows a field of colours.")
+    dataset = Dataset.open_or_plan(tmp_path / "ds", str(folder), 100)
+    run_stages(dataset, [Index(), Filters(), Caption(describer=parrot, limit=limit, batch=2)])
+    rows = Dataset.open(dataset.root).table("captions").read(0).to_pylist()
+    found = {row["image_id"]: (row["status"], row["text"]) for row in rows}
+    assert found["p0.jpg"] == ("skipped", None)
+    assert found["p4.jpg"] == ("skipped", None)
+    assert found["p2.jpg"] == found["p6.jpg"] == ("kept", "A field of colours.")
+    assert {prompt for _, prompt in parrot.asked} == {CAPTION_PROMPT}

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from mtadiffusion.annotate.caption import Caption
 from mtadiffusion.annotate.describe import PROMPT, Describe, Describer, TextLimit
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
@@ -32,6 +33,7 @@ def grounded_sam_llava() -> Settings:
         "filters": {"min_resolution": 1024, "min_aesthetic": 5.8},
         "detect": {"model": "IDEA-Research/grounding-dino-base", "min_score": 0.6, "max_objects": 5},
         "segment": {"model": "facebook/sam-vit-huge"},
+        "caption": {"model": "llava-hf/llava-1.5-7b-hf"},
         "describe": {"model": "llava-hf/llava-1.5-7b-hf", "prompt": PROMPT},
     }
 
@@ -44,12 +46,13 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "filters": (Filters,),
     "detect": (Detect, GroundingDino),
     "segment": (Segment, Sam),
+    "caption": (Caption, TextLimit, LocalVisionLanguage, HttpVisionLanguage),
     "describe": (Describe, TextLimit, LocalVisionLanguage, HttpVisionLanguage),
 }
 _BUILT = ("detector", "segmenter", "describer", "limit", "resources", "device")
 """Fields that are built from settings, or follow from where the run takes place."""
 
-STAGES = ("index", "filters", "detect", "segment", "describe")
+STAGES = ("index", "filters", "detect", "segment", "caption", "describe")
 """Stage names of the command line and of TOML files, in their order."""
 
 
@@ -123,7 +126,8 @@ def build_stages(
         "filters": lambda values: Filters(**values),
         "detect": lambda values: _detect({"labels": labels} | values, device),
         "segment": lambda values: _segment(values, device),
-        "describe": lambda values: _describe(values, device),
+        "caption": lambda values: Caption(**_with_describer(values, device)),
+        "describe": lambda values: Describe(**_with_describer(values, device)),
     }
     return [makers[name](dict(settings.get(name, {}))) for name in STAGES if name in wanted]
 
@@ -138,13 +142,13 @@ def _segment(values: dict[str, Any], device: str) -> Stage:
     return Segment(**values, segmenter=segmenter)
 
 
-def _describe(values: dict[str, Any], device: str) -> Stage:
+def _with_describer(values: dict[str, Any], device: str) -> dict[str, Any]:
     limit = TextLimit(**_taken(values, TextLimit))
     if "url" in values:
         describer: Describer = HttpVisionLanguage(**_taken(values, HttpVisionLanguage))
     else:
         describer = LocalVisionLanguage(**_taken(values, LocalVisionLanguage), device=device)
-    return Describe(**values, describer=describer, limit=limit)
+    return values | {"describer": describer, "limit": limit}
 
 
 def _taken(values: dict[str, Any], kind: type) -> dict[str, Any]:

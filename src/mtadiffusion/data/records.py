@@ -21,6 +21,7 @@ VALIDATION = 0.02
 """The share of images, chosen by their ids, that training does not see."""
 
 _TABLES = ("index", "detections", "masks", "descriptions")
+_OPTIONAL = ("captions",)
 _SHARDS_IN_MEMORY = 16
 
 
@@ -40,11 +41,12 @@ class DatasetRecords:
         if split not in SPLITS:
             raise UserError("split", f"must be one of {', '.join(SPLITS)}", split)
         self.dataset, self.size = Dataset.open(root), size
-        self._tables = {name: self.dataset.table(name) for name in _TABLES}
+        named = [name for name in _OPTIONAL if name in self.dataset.manifest.tables]
+        self._tables = {name: self.dataset.table(name) for name in (*_TABLES, *named)}
         self._places = [
             (shard, number)
             for shard in range(self.dataset.manifest.shards)
-            if self._tables["descriptions"].has(shard)
+            if all(table.has(shard) for table in self._tables.values())
             for number, row in enumerate(self._tables["descriptions"].read(shard).to_pylist())
             if any(one["status"] == "kept" for one in row["objects"])
             and _is_validation(row["image_id"]) == (split == "validation")
@@ -68,7 +70,7 @@ class DatasetRecords:
         return ImageRecord(
             image_id=rows["index"]["image_id"],
             image=image,
-            caption=rows["index"]["caption"] or "",
+            caption=rows.get("captions", {}).get("text") or rows["index"]["caption"] or "",
             objects=tuple(one for one in kept if one is not None),
         )
 
