@@ -59,7 +59,18 @@ tokenizer = "{tmp_path / "tokenizer"}"
 def dataset(folder, tmp_path, annotators):
     """A dataset that the command made."""
     out = tmp_path / "dataset"
-    command = ["annotate", folder, "--out", out, "--annotators", annotators, "--shard-size", 4]
+    command = [
+        "annotate",
+        folder,
+        "--out",
+        out,
+        "--annotators",
+        annotators,
+        "--shard-size",
+        4,
+        "--workers",
+        0,
+    ]
     assert main([str(word) for word in command]) == 0
     return out
 
@@ -79,7 +90,7 @@ def test_one_command_goes_from_a_folder_to_descriptions(dataset, capsys):
 
 def test_the_command_again_reuses_everything(dataset, folder, annotators, capsys):
     capsys.readouterr()
-    command = ["annotate", folder, "--out", dataset, "--annotators", annotators, "--json"]
+    command = ["annotate", folder, "--out", dataset, "--annotators", annotators, "--workers", 0, "--json"]
     assert main([str(word) for word in command]) == 0
     tables = json.loads(capsys.readouterr().out)["tables"]
     assert [(t["made"], t["reused"], t["failed"]) for t in tables] == [(0, 2, 0)] * 6
@@ -87,7 +98,18 @@ def test_the_command_again_reuses_everything(dataset, folder, annotators, capsys
 
 def test_options_take_the_place_of_a_set_s_values(dataset, folder, annotators, capsys):
     capsys.readouterr()
-    command = ["annotate", folder, "--out", dataset, "--annotators", annotators, "--stages", "filters"]
+    command = [
+        "annotate",
+        folder,
+        "--out",
+        dataset,
+        "--annotators",
+        annotators,
+        "--workers",
+        0,
+        "--stages",
+        "filters",
+    ]
     assert main([*map(str, command), "--min-resolution", "80"]) == 0
     assert main(["data", "stats", str(dataset), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["images"] == {"small": 7}
@@ -96,7 +118,17 @@ def test_options_take_the_place_of_a_set_s_values(dataset, folder, annotators, c
 def test_failed_shards_are_said_and_make_the_exit_code_1(make_tars, tmp_path, capsys):
     source = make_tars()
     (source / "00001.tar").write_bytes((source / "00001.tar").read_bytes()[:1000])
-    command = ["annotate", source, "--out", tmp_path / "ds", "--stages", "index,filters", "--json"]
+    command = [
+        "annotate",
+        source,
+        "--out",
+        tmp_path / "ds",
+        "--workers",
+        0,
+        "--stages",
+        "index,filters",
+        "--json",
+    ]
     assert main([str(word) for word in command]) == 1
     tables = json.loads(capsys.readouterr().out)["tables"]
     assert [table["failed"] for table in tables] == [1, 0]

@@ -34,8 +34,8 @@ def annotate(
         str, typer.Option(help="Which of index, filters, detect, segment, caption, describe to run.")
     ] = "index,filters,detect,segment,caption,describe",
     workers: Annotated[
-        int, typer.Option(help="Processes that share a stage's shards; 0: none but this.")
-    ] = 0,
+        int, typer.Option(help="Processes a stage; they and their models end with it. 0: in this one.")
+    ] = 1,
     shard_size: Annotated[int, typer.Option(help="Images a shard; a tar of the source stays one.")] = 1000,
     device: options.Device = "auto",
     json: options.Json = False,
