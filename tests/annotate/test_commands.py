@@ -284,7 +284,7 @@ def test_an_overlay_changes_the_objects_only():
     drawn = overlaid(record, [(200, 0, 100)])
     assert (drawn[~mask] == 0).all()
     assert tuple(drawn[5, 5]) == (200, 0, 100)
-    assert tuple(drawn[10, 15]) == (70, 0, 35)
+    assert tuple(drawn[10, 15]) == (40, 0, 20)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from browser import opened
 
 from mtadiffusion.cli import main
 from mtadiffusion.stickers import measure as measurement
@@ -91,3 +92,14 @@ def test_measure_mistakes_are_one_line(
 ) -> None:
     assert main(["measure", *arguments]) == 2
     assert capsys.readouterr().err.startswith("error: " + message)
+
+
+def test_the_demo_s_page_shows_every_picture_in_a_browser(models: list[str], tmp_path: Path) -> None:
+    assert main(["demo", "--out", str(tmp_path), "--count", "2", *models]) == 0
+    with opened(tmp_path / "index.html") as page:
+        widths = page.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
+        assert len(widths) == 10
+        assert min(widths) > 0
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    with opened(tmp_path / "index.html", width=400) as page:
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -24,7 +24,7 @@ from mtadiffusion.records import ImageRecord
 SHOWN_SIDE = 384
 """The pictures' shorter side on the page, in pixels."""
 
-_OPACITY = 0.35
+_OPACITY = 0.2
 _GOLDEN_ANGLE = 0.618
 
 
