@@ -2,8 +2,7 @@
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the update's scale is that of
 Liu et al. 2025 (arXiv 2502.16982), which makes AdamW's learning rates fit. For the inner layers; convolutions
-are matrices of (out, in * height * width). From the same weights and in the same two minutes of one core it
-lowered the base model's held-out loss by a quarter more than AdamW (0.0289 against 0.0230).
+are matrices of (out, in * height * width).
 """
 
 from __future__ import annotations

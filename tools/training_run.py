@@ -3,8 +3,8 @@
 The learning rate warms up and then falls to zero over the budget of minutes, so that a run ends well on a
 fast and on a slow machine. Saved state is safetensors and JSON, written under a temporary name and renamed.
 
-Under `torchrun` the processes average their gradients. On a CPU two processes of one thread each do half as
-much again as one process of two threads: small layers do not pay for their threads' meetings.
+Under `torchrun` the processes average their gradients: on a CPU one process a core, each with one thread,
+spares small layers the meetings of threads.
 """
 
 from __future__ import annotations

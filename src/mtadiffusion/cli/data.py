@@ -18,13 +18,14 @@ _LABELS = 20
 
 Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder that `mta annotate` made.")]
 
-_HELP = """Look at annotated datasets: figures, pictures, and whether they are sound.
+_HELP = """Look at annotated datasets and hand them on: figures, pictures, checks, exports.
 
 \b
 Examples:
   mta data stats dataset
   mta data validate dataset --images
   mta data preview dataset --out preview.html
+  mta data export dataset --out shards --format webdataset
 """
 
 app = typer.Typer(
@@ -112,3 +113,28 @@ def preview(
 
     write_preview(dataset, out, count)
     output.print_lines([out])
+
+
+@app.command()
+def export(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="Folder to write to; an export that was stopped goes on.")],
+    form: Annotated[str, typer.Option("--format", help="webdataset or coco.")] = "webdataset",
+    json: options.Json = False,
+) -> None:
+    """Hand a dataset on: WebDataset shards with images and objects, or one COCO file.
+
+    \b
+    Examples:
+      mta data export dataset --out shards --format webdataset
+      mta data export dataset --out coco --format coco
+    """
+    options.check_folder(out)
+
+    from mtadiffusion.data.export import export as run
+
+    images = run(dataset, out, form)
+    if json:
+        output.print_json({"dataset": dataset, "out": out, "format": form, "images": images})
+    else:
+        output.print_lines([out])
