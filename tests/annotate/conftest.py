@@ -15,7 +15,7 @@ from PIL import Image
 from mtadiffusion.annotate.describe import TextLimit
 from mtadiffusion.seeding import numpy_generator
 
-from .tiny_models import save_grounding_dino, save_llava, save_sam
+from .tiny_models import save_clip, save_grounding_dino, save_llava, save_sam
 
 
 def encoded(number: int, size: tuple[int, int] = (96, 64), form: str = "JPEG") -> bytes:
@@ -94,3 +94,9 @@ def limit(tokenizer, tmp_path) -> TextLimit:
     """77 tokens of the tiny backbone's tokenizer."""
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     return TextLimit(tokenizer=str(tmp_path / "tokenizer"), tokens=77)
+
+
+@pytest.fixture
+def clip(tokenizer, tmp_path) -> Path:
+    """The folder of a tiny CLIP."""
+    return save_clip(tmp_path / "clip", tokenizer)

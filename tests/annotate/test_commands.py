@@ -28,7 +28,7 @@ from .test_segment import FixedMasks
 
 
 @pytest.fixture
-def annotators(tmp_path, grounding_dino, sam, llava, tokenizer):
+def annotators(tmp_path, grounding_dino, sam, llava, tokenizer, clip):
     """A TOML file that names tiny models."""
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     path = tmp_path / "annotators.toml"
@@ -51,6 +51,8 @@ tokenizer = "{tmp_path / "tokenizer"}"
 model = "{llava}"
 max_new_tokens = 8
 tokenizer = "{tmp_path / "tokenizer"}"
+[verify]
+model = "{clip}"
 """)
     return path
 
@@ -83,6 +85,7 @@ def test_one_command_goes_from_a_folder_to_descriptions(dataset, capsys):
         "masks",
         "captions",
         "descriptions",
+        "alignment",
     }
     made_by = json.loads((Dataset.open(dataset).table("descriptions").folder / "made_by.json").read_text())
     assert made_by["settings"]["prompt"] == "Describe the {label} and its style in details"
@@ -93,7 +96,7 @@ def test_the_command_again_reuses_everything(dataset, folder, annotators, capsys
     command = ["annotate", folder, "--out", dataset, "--annotators", annotators, "--workers", 0, "--json"]
     assert main([str(word) for word in command]) == 0
     tables = json.loads(capsys.readouterr().out)["tables"]
-    assert [(t["made"], t["reused"], t["failed"]) for t in tables] == [(0, 2, 0)] * 6
+    assert [(t["made"], t["reused"], t["failed"]) for t in tables] == [(0, 2, 0)] * 7
 
 
 def test_options_take_the_place_of_a_set_s_values(dataset, folder, annotators, capsys):
@@ -168,7 +171,7 @@ def test_a_toml_file_may_only_say_what_is_known(tmp_path):
 
 def test_the_paper_s_set_has_the_paper_s_numbers():
     settings = presets.preset("grounded-sam-llava")
-    _, filters, detect, _, _, describe = presets.build_stages(settings, labels=("cat",))
+    _, filters, detect, _, _, describe, _ = presets.build_stages(settings, labels=("cat",))
     assert (filters.min_resolution, filters.min_aesthetic) == (1024, 5.8)
     assert isinstance(detect, Detect)
     assert (detect.min_score, detect.max_objects) == (0.6, 5)

@@ -10,6 +10,9 @@ from tokenizers.models import WordLevel
 from transformers import (
     BertConfig,
     BertTokenizer,
+    CLIPConfig,
+    CLIPModel,
+    CLIPProcessor,
     CLIPVisionConfig,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
@@ -115,4 +118,21 @@ def save_llava(folder: Path) -> Path:
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     ).save_pretrained(folder)
+    return folder
+
+
+def save_clip(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A CLIP whose pictures are 32 pixels, with a given CLIP tokenizer."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = small | {
+        "vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }  # fmt: skip
+    config = CLIPConfig(
+        text_config=text, vision_config=small | {"image_size": 32, "patch_size": 8}, projection_dim=16
+    )
+    CLIPModel(config).save_pretrained(folder)
+    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(images, tokenizer).save_pretrained(folder)
     return folder

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mtadiffusion.annotate.caption import Caption
+from mtadiffusion.annotate.clip_scorer import ClipScorer
 from mtadiffusion.annotate.describe import PROMPT, Describe, Describer, TextLimit
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
@@ -21,6 +22,7 @@ from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.sam import Sam
 from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.annotate.stage import Stage
+from mtadiffusion.annotate.verify import Verify
 from mtadiffusion.annotate.vision_language import HttpVisionLanguage, LocalVisionLanguage
 from mtadiffusion.errors import UserError, nearest_name
 
@@ -35,6 +37,7 @@ def grounded_sam_llava() -> Settings:
         "segment": {"model": "facebook/sam-vit-huge"},
         "caption": {"model": "llava-hf/llava-1.5-7b-hf"},
         "describe": {"model": "llava-hf/llava-1.5-7b-hf", "prompt": PROMPT},
+        "verify": {"model": "openai/clip-vit-large-patch14"},
     }
 
 
@@ -48,11 +51,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "segment": (Segment, Sam),
     "caption": (Caption, TextLimit, LocalVisionLanguage, HttpVisionLanguage),
     "describe": (Describe, TextLimit, LocalVisionLanguage, HttpVisionLanguage),
+    "verify": (Verify, ClipScorer),
 }
-_BUILT = ("detector", "segmenter", "describer", "limit", "resources", "device")
+_BUILT = ("detector", "segmenter", "describer", "scorer", "limit", "resources", "device")
 """Fields that are built from settings, or follow from where the run takes place."""
 
-STAGES = ("index", "filters", "detect", "segment", "caption", "describe")
+STAGES = ("index", "filters", "detect", "segment", "caption", "describe", "verify")
 """Stage names of the command line and of TOML files, in their order."""
 
 
@@ -128,6 +132,7 @@ def build_stages(
         "segment": lambda values: _segment(values, device),
         "caption": lambda values: Caption(**_with_describer(values, device)),
         "describe": lambda values: Describe(**_with_describer(values, device)),
+        "verify": lambda values: _verify(values, device),
     }
     return [makers[name](dict(settings.get(name, {}))) for name in STAGES if name in wanted]
 
@@ -140,6 +145,11 @@ def _detect(values: dict[str, Any], device: str) -> Stage:
 def _segment(values: dict[str, Any], device: str) -> Stage:
     segmenter = Sam(**_taken(values, Sam), device=device)
     return Segment(**values, segmenter=segmenter)
+
+
+def _verify(values: dict[str, Any], device: str) -> Stage:
+    scorer = ClipScorer(**_taken(values, ClipScorer), device=device)
+    return Verify(**values, scorer=scorer)
 
 
 def _with_describer(values: dict[str, Any], device: str) -> dict[str, Any]:

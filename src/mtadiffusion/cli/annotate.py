@@ -31,8 +31,8 @@ def annotate(
     min_resolution: Annotated[int | None, typer.Option(help="Least shorter side of an image.")] = None,
     max_objects: Annotated[int | None, typer.Option(help="Most objects an image.")] = None,
     stages: Annotated[
-        str, typer.Option(help="Which of index, filters, detect, segment, caption, describe to run.")
-    ] = "index,filters,detect,segment,caption,describe",
+        str, typer.Option(help="Which of index, filters, detect, segment, caption, describe, verify to run.")
+    ] = "index,filters,detect,segment,caption,describe,verify",
     workers: Annotated[
         int, typer.Option(help="Processes a stage; they and their models end with it. 0: in this one.")
     ] = 1,

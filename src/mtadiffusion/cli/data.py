@@ -59,7 +59,7 @@ def stats(dataset: Dataset, json: options.Json = False) -> None:
     figures = found.as_dict()
     rows += [
         ["mean", name.replace("_", " "), str(figures[name])]
-        for name in ("objects_per_kept_image", "words_per_description", "area_share")
+        for name in ("objects_per_kept_image", "words_per_description", "area_share", "crop_similarity")
         if figures[name] is not None
     ]
     output.print_table(("what", "of", "count"), rows)

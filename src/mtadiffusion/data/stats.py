@@ -31,6 +31,9 @@ class Stats:
     areas: list[float] = field(default_factory=list)
     """Share of its image of each mask that was kept."""
 
+    similarities: list[float] = field(default_factory=list)
+    """Cosine of each verified description with its crop."""
+
     failed: dict[str, int] = field(default_factory=dict)
     """Table -> shards in quarantine."""
 
@@ -44,6 +47,7 @@ class Stats:
             "labels": dict(self.labels.most_common()),
             "words_per_description": _mean(self.words),
             "area_share": _mean(self.areas),
+            "crop_similarity": _mean(self.similarities),
             "failed_shards": self.failed,
         }
 
@@ -60,6 +64,8 @@ def dataset_stats(dataset: Dataset) -> Stats:
         for name in ("detections", "masks", "descriptions"):
             if name in rows:
                 _count_objects(stats, name, rows)
+        verified = (one for row in rows.get("alignment", []) for one in row["objects"])
+        stats.similarities += [one["crop_similarity"] for one in verified if one["status"] == KEPT]
     return stats
 
 
