@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from mtadiffusion.annotate.describe import Describer, TextLimit
 from mtadiffusion.annotate.detect import kept_rows
-from mtadiffusion.annotate.filters import KEPT, REJECTED
-from mtadiffusion.annotate.segment import SKIPPED
 from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
 from mtadiffusion.annotate.wording import describe
+from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
 
 PROMPT = "Describe this image and its style in one sentence"
 SCHEMA = pa.schema(

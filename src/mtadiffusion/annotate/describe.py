@@ -15,10 +15,10 @@ import pyarrow as pa
 from PIL import Image
 
 from mtadiffusion.annotate.detect import kept_rows
-from mtadiffusion.annotate.filters import KEPT, REJECTED
-from mtadiffusion.annotate.segment import SKIPPED, mask_box
+from mtadiffusion.annotate.segment import mask_box
 from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
 from mtadiffusion.annotate.wording import describe
+from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
 from mtadiffusion.errors import UserError
 from mtadiffusion.imaging.masks import coco_to_mask
 

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from mtadiffusion.annotate.filters import KEPT, REJECTED
 from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.data.tables import KEPT, REJECTED
 from mtadiffusion.errors import UserError
 
 SCHEMA = pa.schema(

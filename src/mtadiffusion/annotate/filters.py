@@ -12,11 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from mtadiffusion.annotate.index import DECODED
 from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.data.tables import DECODED, KEPT, REJECTED
 from mtadiffusion.errors import UserError
 
-KEPT, REJECTED = "kept", "rejected"
 SCHEMA = pa.schema([("image_id", pa.string()), ("status", pa.string()), ("reason", pa.string())])
 NEAR_BITS = 3
 """Perceptual hashes (64 bits) that differ in at most so many count as the same picture."""

@@ -19,10 +19,9 @@ from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
 from mtadiffusion.data.files import whole_file
 from mtadiffusion.data.images import UndecodableImageError, decode, opened, upright_size
 from mtadiffusion.data.sources import RawImage, aesthetic_score, flagged_unsafe, read_shard
-from mtadiffusion.data.tables import shard_name
+from mtadiffusion.data.tables import DECODED, UNREADABLE, shard_name
 from mtadiffusion.data.tars import Packer
 
-DECODED, UNREADABLE = "decoded", "unreadable"
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),

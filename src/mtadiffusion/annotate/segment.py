@@ -12,11 +12,10 @@ from PIL import Image
 from scipy import ndimage
 
 from mtadiffusion.annotate.detect import box_iou, kept_rows
-from mtadiffusion.annotate.filters import KEPT, REJECTED
 from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
 from mtadiffusion.imaging.masks import mask_to_coco
 
-SKIPPED = "skipped"
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),

@@ -17,9 +17,8 @@ from PIL import Image
 
 from mtadiffusion.annotate.describe import object_crop
 from mtadiffusion.annotate.detect import kept_rows
-from mtadiffusion.annotate.filters import KEPT
-from mtadiffusion.annotate.segment import SKIPPED
 from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.data.tables import KEPT, SKIPPED
 from mtadiffusion.imaging.masks import coco_to_mask
 
 SCHEMA = pa.schema(

@@ -13,7 +13,7 @@ from typing import Any
 
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.files import whole_file, write_json
-from mtadiffusion.data.tables import Table, shard_name
+from mtadiffusion.data.tables import KEPT, Table, shard_name
 from mtadiffusion.data.tars import MemberReader, Packer
 from mtadiffusion.errors import UserError, nearest_name
 
@@ -79,7 +79,7 @@ def _described(
     descriptions: list[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     for detection, mask, description in zip(detections, masks, descriptions, strict=True):
-        if description["status"] == "kept":
+        if description["status"] == KEPT:
             yield {
                 "label": detection["label"],
                 "score": round(detection["score"], 4),

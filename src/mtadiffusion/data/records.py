@@ -11,6 +11,7 @@ import numpy as np
 
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.images import decode
+from mtadiffusion.data.tables import KEPT
 from mtadiffusion.data.tars import MemberReader
 from mtadiffusion.errors import UserError
 from mtadiffusion.imaging.masks import coco_to_mask
@@ -48,7 +49,7 @@ class DatasetRecords:
             for shard in range(self.dataset.manifest.shards)
             if all(table.has(shard) for table in self._tables.values())
             for number, row in enumerate(self._tables["descriptions"].read(shard).to_pylist())
-            if any(one["status"] == "kept" for one in row["objects"])
+            if any(one["status"] == KEPT for one in row["objects"])
             and _is_validation(row["image_id"]) == (split == "validation")
         ]
         self._rows = lru_cache(_SHARDS_IN_MEMORY)(self._read)
@@ -65,7 +66,7 @@ class DatasetRecords:
         kept = [
             _object(detection, mask, description, rows["index"], image.shape[:2])
             for detection, mask, description in objects
-            if description["status"] == "kept"
+            if description["status"] == KEPT
         ]
         return ImageRecord(
             image_id=rows["index"]["image_id"],

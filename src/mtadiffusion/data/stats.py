@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mtadiffusion.data.dataset import Dataset
-
-KEPT = "kept"
+from mtadiffusion.data.tables import DECODED, KEPT, SKIPPED
 
 
 @dataclass(kw_only=True)
@@ -60,7 +59,7 @@ def dataset_stats(dataset: Dataset) -> Stats:
     for shard in range(dataset.manifest.shards):
         rows = {name: t.read(shard).to_pylist() for name, t in tables.items() if t.has(shard)}
         for row in rows.get("filters", rows.get("index", [])):
-            stats.images[KEPT if row["status"] in (KEPT, "decoded") else row["reason"]] += 1
+            stats.images[KEPT if row["status"] in (KEPT, DECODED) else row["reason"]] += 1
         for name in ("detections", "masks", "descriptions"):
             if name in rows:
                 _count_objects(stats, name, rows)
@@ -73,7 +72,7 @@ def _count_objects(stats: Stats, name: str, rows: dict[str, list[dict[str, Any]]
     counts = stats.objects.setdefault(name, Counter())
     last = [table for table in ("detections", "masks", "descriptions") if table in rows][-1]
     for row, one, image in _objects(name, rows):
-        counts[one["status"] if one["status"] in (KEPT, "skipped") else one["reason"]] += 1
+        counts[one["status"] if one["status"] in (KEPT, SKIPPED) else one["reason"]] += 1
         if one["status"] != KEPT:
             continue
         if name == last:

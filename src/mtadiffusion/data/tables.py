@@ -18,6 +18,13 @@ import pyarrow.parquet as pq
 
 from mtadiffusion.data.files import whole_file, write_json
 
+KEPT, REJECTED, SKIPPED = "kept", "rejected", "skipped"
+"""The status of an image or object in a table: it goes on, it does not and `reason` says why, or an earlier
+table left it out."""
+
+DECODED, UNREADABLE = "decoded", "unreadable"
+"""The status of an image in the index."""
+
 _DIGITS = 10
 
 

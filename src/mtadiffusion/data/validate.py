@@ -8,7 +8,7 @@ from typing import Any
 
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.images import UndecodableImageError, decode
-from mtadiffusion.data.tables import Table, shard_name
+from mtadiffusion.data.tables import DECODED, KEPT, Table, shard_name
 from mtadiffusion.data.tars import MemberReader
 from mtadiffusion.errors import UserError
 from mtadiffusion.imaging.masks import coco_to_mask
@@ -100,10 +100,10 @@ def _object_problems(image: dict[str, Any], objects: dict[str, list[dict[str, An
         if not one["label"]:
             yield f"object {number}: no label"
     for number, one in enumerate(objects.get("masks", [])):
-        if one["status"] == "kept":
+        if one["status"] == KEPT:
             yield from (f"object {number}: {what}" for what in _mask_problems(one, image))
     for number, one in enumerate(objects.get("descriptions", [])):
-        if one["status"] == "kept" and not (one["text"] or "").strip():
+        if one["status"] == KEPT and not (one["text"] or "").strip():
             yield f"object {number}: a description without a text"
 
 
@@ -126,7 +126,7 @@ def _mask_problems(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
 def _image_problems(dataset: Dataset, index: list[dict[str, Any]], shard: int) -> Iterator[Problem]:
     with MemberReader() as reader:
         for row in index:
-            if row["status"] != "decoded":
+            if row["status"] != DECODED:
                 continue
             try:
                 image = decode(reader.read(dataset.resolved(row["url"]), row["offset"], row["size"]))
