@@ -42,6 +42,7 @@ def sticker() -> TrainConfig:
         backbone="sticker",
         steps=3000,
         batch_size=16,
+        channels_last=True,
         log_every=50,
         checkpoint_every=500,
         branch=BranchConfig(block="attention", position="dwconv"),
