@@ -33,8 +33,17 @@ def install(source: Path, target: Path) -> None:
     for path in fresh.rglob("*.safetensors"):
         tensors = {name: _half(value) for name, value in load_file(path).items()}
         save_file(tensors, path, metadata={"format": "pt"})
+    for path in fresh.rglob("config.json"):
+        _forget_origin(path)
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
+
+
+def _forget_origin(path: Path) -> None:
+    """Configurations remember the folder that they were loaded from; it means nothing elsewhere."""
+    values = json.loads(path.read_text())
+    if values.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:

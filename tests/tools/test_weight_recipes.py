@@ -111,6 +111,14 @@ def test_installed_weights_are_half_precision(autoencoder, tmp_path):
     assert {tensor.dtype for tensor in installed.values()} == {torch.float16}
 
 
+def test_installed_configurations_do_not_tell_where_they_were_made(autoencoder, tmp_path):
+    AutoencoderKL.from_pretrained(autoencoder).save_pretrained(tmp_path / "made")
+    assert str(autoencoder) in (tmp_path / "made/config.json").read_text()
+    install_weights.install(tmp_path / "made", tmp_path / "vae")
+    assert str(autoencoder) not in (tmp_path / "vae/config.json").read_text()
+    assert AutoencoderKL.from_pretrained(tmp_path / "vae").config.latent_channels == 4
+
+
 class TestTrainingRun:
     def build(self, out, minutes):
         torch.manual_seed(0)
