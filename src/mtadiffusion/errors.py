@@ -29,6 +29,16 @@ class UserError(ValueError):
         message = ", ".join(parts)
         super().__init__(" ".join(f"{message}; {remedy}".split()) if remedy else message)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel from worker processes with their message as it is."""
+        return _restored, (type(self), self.argument, str(self))
+
+
+def _restored(kind: type[UserError], argument: str, message: str) -> UserError:
+    error = kind.__new__(kind)
+    error.argument, error.args = argument, (message,)
+    return error
+
 
 def _short(value: object) -> str:
     text = repr(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -39,6 +40,9 @@ class Brightness:
     deadly_shard: int | None = None
     """This shard kills its process."""
 
+    broken: bool = False
+    """There is nothing to set up."""
+
     name: ClassVar[str] = "brightness"
     reads: ClassVar[tuple[str, ...]] = ("index",)
     resources: ClassVar[Resources] = Resources()
@@ -47,6 +51,8 @@ class Brightness:
         return {"longest": self.longest}
 
     def setup(self, inputs: Inputs) -> None:
+        if self.broken:
+            raise OSError("no such model\nand a long story")
         self.ready = True
 
     def run(self, shard: ShardInputs) -> pa.Table:
@@ -127,6 +133,20 @@ def test_a_worker_that_is_killed_costs_its_own_shard_only(make_tars, tmp_path):
     report = annotated(tmp_path / "ds", make_tars(), stages, workers=2)["brightness"]
     assert report.made == 2
     assert report.failed == {1: "the worker died"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_model_that_cannot_be_loaded_is_one_line(make_tars, tmp_path, workers):
+    with pytest.raises(UserError, match=r"^brightness cannot be set up; no such model$"):
+        annotated(tmp_path / "ds", make_tars(), [Index(), Brightness(broken=True)], workers)
+    assert Dataset.open(tmp_path / "ds").table("index").absent(3) == []
+
+
+def test_a_full_disk_s_error_travels_between_processes(tmp_path):
+    error = pickle.loads(pickle.dumps(files.DiskFullError(tmp_path)))
+    assert isinstance(error, files.DiskFullError)
+    assert str(error) == str(files.DiskFullError(tmp_path))
+    assert error.argument == "--out"
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -6,7 +6,6 @@ quarantined with its error, and the rest goes on.
 
 from __future__ import annotations
 
-import errno
 import logging
 import multiprocessing
 import traceback
@@ -14,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 
 from tqdm import tqdm
 
 from mtadiffusion.annotate.stage import Inputs, Stage, provenance, table_of
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.data.files import DiskFullError
 from mtadiffusion.data.tables import Table
 from mtadiffusion.errors import UserError
 
@@ -74,10 +73,20 @@ def _run_stage(stage: Stage, inputs: Inputs, workers: int) -> StageReport:
 
 def _here(stage: Stage, inputs: Inputs, table: Table, shards: Sequence[int]) -> Iterator[int]:
     if shards:
-        stage.setup(inputs)
+        _set_up(stage, inputs)
     for shard in shards:
         make_shard(stage, inputs, table, shard)
         yield shard
+
+
+def _set_up(stage: Stage, inputs: Inputs) -> None:
+    try:
+        stage.setup(inputs)
+    except UserError:
+        raise
+    except Exception as error:  # a model that is not there, or does not load, in whatever way
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(stage.name, "cannot be set up", remedy=first[0]) from error
 
 
 def make_shard(stage: Stage, inputs: Inputs, table: Table, shard: int) -> None:
@@ -86,17 +95,12 @@ def make_shard(stage: Stage, inputs: Inputs, table: Table, shard: int) -> None:
         try:
             table.write(shard, stage.run(inputs.shard(shard)))
             return
+        except DiskFullError:
+            raise
         except Exception as error:
-            _stop_if_full(error, inputs.dataset.root)
             logger.warning("%s, shard %d, attempt %d: %s", stage.name, shard, attempt, error)
             last = "".join(traceback.format_exception(error))
     table.quarantine(shard, last, ATTEMPTS)
-
-
-def _stop_if_full(error: Exception, root: Path) -> None:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "free some and run again: what is done stays"
-        raise UserError("--out", "has no space left on its disk", str(root), remedy) from error
 
 
 def _in_workers(
@@ -129,7 +133,7 @@ def _one_pool(
     stage: Stage, inputs: Inputs, table: Table, shards: Sequence[int], workers: int
 ) -> Iterator[int]:
     with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _set_up_worker, (stage, inputs, table)
+        workers, multiprocessing.get_context("spawn"), _give_work, (stage, inputs, table)
     ) as pool:
         futures = {pool.submit(_make_in_worker, shard): shard for shard in shards}
         for future in as_completed(futures):
@@ -137,14 +141,19 @@ def _one_pool(
             yield futures[future]
 
 
-_worker: tuple[Stage, Inputs, Table]
+_work: tuple[Stage, Inputs, Table]
+_ready = False
 
 
-def _set_up_worker(stage: Stage, inputs: Inputs, table: Table) -> None:
-    global _worker
-    stage.setup(inputs)
-    _worker = stage, inputs, table
+def _give_work(stage: Stage, inputs: Inputs, table: Table) -> None:
+    global _work
+    _work = stage, inputs, table
 
 
 def _make_in_worker(shard: int) -> None:
-    make_shard(*_worker, shard)
+    """Set up with the first shard: an error in a pool's initializer would look like a worker's death."""
+    global _ready
+    if not _ready:
+        _set_up(*_work[:2])
+        _ready = True
+    make_shard(*_work, shard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -10,24 +11,42 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from mtadiffusion.errors import UserError
+
 _PARTIAL = ".partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFullError(UserError):
+    """Nothing more can be written where the user asked for it."""
+
+    def __init__(self, folder: Path) -> None:
+        remedy = "free some and run again: what is done stays"
+        super().__init__("--out", "has no space left on its disk", str(folder), remedy)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file to write; it gets the name `path` when the block ends without an error.
 
-    It is flushed to disk before it is renamed, so the name never precedes the content. On an error, a full
-    disk included, nothing of it is left.
+    It is flushed to disk before it is renamed, so the name never precedes the content. On an error nothing of
+    it is left.
+
+    Raises:
+        DiskFullError: the disk is full, or the user's share of it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFullError(path.parent) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
