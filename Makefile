@@ -51,7 +51,8 @@ measure: $(STAMP) ## measure the embedded model (SPLIT=validation or test)
 # Hours on two cores; every step keeps its state in runs/ and goes on where it was.
 weights: $(STAMP) ## rebuild the embedded weights by their recipes (hours)
 	$(BIN)/python tools/sticker_corpus.py runs/corpus
-	$(BIN)/python tools/train_autoencoder.py runs/corpus runs/autoencoder --minutes 46
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 \
+		tools/train_autoencoder.py runs/corpus runs/autoencoder --minutes 60
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 \
 		tools/train_base.py runs/corpus runs/autoencoder/vae runs/base --minutes 150
 	$(BIN)/python tools/train_latent_vgg.py runs/autoencoder/vae runs/latent_vgg --minutes 3

@@ -4,8 +4,11 @@
 
 Small batches: steps count for more than pictures. A quarter of the pictures has a black box, because the
 branch encodes pictures with black holes.
-Loss: L1 + 2 MSE + a slight KL; the latents' scaling factor is measured at the end. The state is saved every
-two minutes; running again goes on. `--minutes` is the whole budget, over which the learning rate falls.
+Loss: L1 + 2 MSE, the same between halved latents' reconstruction and the halved picture, and a slight KL; the
+latents' scaling factor is measured at the end. The state is saved every two minutes; running again goes on.
+`--minutes` is the whole budget, over which the learning rate falls. On a CPU use a process a core:
+
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 tools/train_autoencoder.py runs/corpus ...
 
     python tools/train_autoencoder.py runs/corpus runs/decoder --decoder-of runs/autoencoder/vae --minutes 20
 
@@ -22,11 +25,16 @@ import torch
 from diffusers import AutoencoderKL
 from sticker_corpus import load_corpus
 from torch.nn import functional as F
-from training_run import TrainingRun
+from training_run import TrainingRun, join_workers
 
 from mtadiffusion.seeding import numpy_generator
 
 KL_WEIGHT = 3e-6
+EQUIVARIANCE_WEIGHT = 0.5
+"""Of the halved pictures' reconstruction. The latents' coarse part then is the picture's coarse part, and a
+diffusion model learns them sooner (Skorokhodov et al. 2025, arXiv 2502.14831; Kouzelis et al. 2025, arXiv
+2502.09509)."""
+
 HOLED = 0.25
 HELD_PICTURES = 512
 """The corpus's last pictures, which the printed PSNR and the scaling factor are taken from."""
@@ -49,10 +57,10 @@ def build(channels: tuple[int, ...] = (16, 32, 64)) -> AutoencoderKL:
     )
 
 
-def decoder_alone(folder: Path) -> AutoencoderKL:
-    """A trained autoencoder of which only the decoder goes on learning."""
+def trained(folder: Path, *, decoder_alone: bool) -> AutoencoderKL:
+    """A trained autoencoder that goes on learning, all of it or its decoder alone."""
     vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
-    vae.encoder.requires_grad_(False)
+    vae.encoder.requires_grad_(not decoder_alone)
     return vae
 
 
@@ -78,10 +86,20 @@ def loss(vae: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, t
     """The reconstruction loss and what the log shows."""
     with torch.set_grad_enabled(vae.encoder.conv_in.weight.requires_grad):
         posterior = vae.encode(x).latent_dist
-    reconstruction = vae.decode(posterior.sample()).sample
-    mse = F.mse_loss(reconstruction, x)
-    total = F.l1_loss(reconstruction, x) + 2 * mse + KL_WEIGHT * posterior.kl().mean()
-    return total, {"loss": total, "psnr": -10 * torch.log10(mse / 4)}
+    latents = posterior.sample()
+    whole, mse = _distance(vae.decode(latents).sample, x)
+    halved, halved_mse = _distance(vae.decode(F.avg_pool2d(latents, 2)).sample, F.avg_pool2d(x, 2))
+    total = whole + EQUIVARIANCE_WEIGHT * halved + KL_WEIGHT * posterior.kl().mean()
+    return total, {"loss": total, "psnr": _psnr(mse), "psnr_halved": _psnr(halved_mse)}
+
+
+def _distance(made: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    mse = F.mse_loss(made, wanted)
+    return F.l1_loss(made, wanted) + 2 * mse, mse
+
+
+def _psnr(mse: torch.Tensor) -> torch.Tensor:
+    return -10 * torch.log10(mse / 4)
 
 
 @torch.no_grad()
@@ -95,7 +113,7 @@ def validation_psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
     """PSNR in dB of the mean squared error over all pictures, 8-bit range."""
     x = to_tensor(images)
     decoded = vae.decode(vae.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
-    return float(-10 * torch.log10(F.mse_loss(decoded, x) / 4))
+    return float(_psnr(F.mse_loss(decoded, x)))
 
 
 def main() -> None:
@@ -104,20 +122,26 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=16)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=64, help="side of the crops in pixels")
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--decoder-of", type=Path, help="folder of an autoencoder whose encoder stays")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--start-from", type=Path, help="folder of an autoencoder to go on from")
+    source.add_argument("--decoder-of", type=Path, help="folder of an autoencoder whose encoder stays")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
+    rank, workers = join_workers()
     images = load_corpus(arguments.corpus).images
     learned = images[:-HELD_PICTURES]
-    vae = decoder_alone(arguments.decoder_of) if arguments.decoder_of else build()
+    start = arguments.start_from or arguments.decoder_of
+    vae = trained(start, decoder_alone=arguments.decoder_of is not None) if start else build()
     run = TrainingRun(arguments.out, vae, minutes=arguments.minutes, rate=arguments.rate)
     for step in run.steps():
-        rng = numpy_generator(0, "autoencoder", step)
-        run.update(*loss(vae, batch(learned, rng, arguments.batch, arguments.crop)))
+        rng = numpy_generator(0, f"autoencoder/{rank}", step)
+        run.update(*loss(vae, batch(learned, rng, arguments.batch // workers, arguments.crop)))
+    if rank:
+        return
     held = np.asarray(images[-HELD_PICTURES:])
     vae = run.averaged()
     if not arguments.decoder_of:

@@ -84,6 +84,17 @@ def test_training_the_decoder_alone_leaves_the_latents_as_they_are(
     assert not torch.equal(before.decoder.conv_out.weight, after.decoder.conv_out.weight)
 
 
+def test_the_autoencoder_goes_on_from_a_trained_one_and_logs_halved_pictures(
+    corpus, autoencoder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training_run, "LOG_EVERY", 1)
+    run(monkeypatch, train_autoencoder, corpus, tmp_path, "--start-from", autoencoder, "--minutes", A_MOMENT)
+    after = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    assert after.config.block_out_channels == [8, 16, 16]
+    first = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])
+    assert {"psnr", "psnr_halved"} <= set(first)
+
+
 def test_the_base_recipe_writes_a_stock_diffusers_folder(corpus, autoencoder, tmp_path, monkeypatch):
     run(monkeypatch, train_base, corpus, autoencoder, tmp_path, *BRIEFLY)
     install_weights.install(tmp_path / "pipeline", tmp_path / "installed")
