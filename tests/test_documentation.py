@@ -85,7 +85,12 @@ def test_python_snippets_compile(document: Path) -> None:
 def test_dependencies_are_documented_exactly() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = {"## Needed to run": project["dependencies"]}
-    for extra, title in (("assets", "to rebuild the sprite pack"), ("dev", "to work on the project")):
+    extras = {
+        "assets": "to rebuild the sprite pack",
+        "ray": "to annotate on a cluster",
+        "dev": "to work on the project",
+    }
+    for extra, title in extras.items():
         groups[f"## Extra `{extra}`: {title}"] = project["optional-dependencies"][extra]
     for heading, requirements in groups.items():
         names = {re.split(r"[<>=!~\[ ]", requirement)[0] for requirement in requirements}

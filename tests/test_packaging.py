@@ -90,7 +90,8 @@ def test_the_sprites_ship_with_their_authors_and_licences() -> None:
 
 
 def test_every_import_is_a_declared_dependency() -> None:
-    declared = {_IMPORT_NAMES.get(one.name, one.name.replace("-", "_")) for one in REQUIRED}
+    cluster = {Requirement(one) for one in PROJECT["optional-dependencies"]["ray"]}
+    declared = {_IMPORT_NAMES.get(one.name, one.name.replace("-", "_")) for one in {*REQUIRED, *cluster}}
     found = {name.partition(".")[0]: path for path in modules() for name in imported(path)}
     foreign = {
         name: path.relative_to(SOURCE).as_posix()

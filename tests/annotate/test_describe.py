@@ -13,7 +13,8 @@ from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.grounding_dino import GroundingDino
 from mtadiffusion.annotate.index import Index
-from mtadiffusion.annotate.run_local import run_stages
+from mtadiffusion.annotate.run import run_stages
+from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.annotate.sam import Sam
 from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.annotate.vision_language import LocalVisionLanguage
@@ -55,7 +56,7 @@ def described(tmp_path, folder, limit, parrot, **options):
         Segment(segmenter=FixedMasks("box")),
         Describe(describer=parrot, limit=limit, **options),
     ]
-    run_stages(dataset, stages)
+    run_stages(dataset, stages, Local())
     rows = Dataset.open(dataset.root).table("descriptions").read(0).to_pylist()
     return {row["image_id"]: row["objects"] for row in rows}
 
@@ -143,7 +144,7 @@ def test_the_paper_s_models_run_from_a_folder_to_descriptions(
         Segment(segmenter=Sam(model=str(sam), longest=64), min_fit=0.0, min_area=0.0),
         Describe(describer=LocalVisionLanguage(model=str(llava), max_new_tokens=8), limit=limit),
     ]
-    reports = run_stages(dataset, stages)
+    reports = run_stages(dataset, stages, Local())
     assert all(report.failed == {} for report in reports)
     dataset = Dataset.open(dataset.root)
     for shard in range(2):
@@ -160,7 +161,7 @@ def test_images_without_a_caption_are_asked_for_one(folder, tmp_path, limit):
     (folder / "p4.jpg").write_bytes(b"no picture")
     parrot = Parrot("The image shows a field of colours.")
     dataset = Dataset.open_or_plan(tmp_path / "ds", str(folder), 100)
-    run_stages(dataset, [Index(), Filters(), Caption(describer=parrot, limit=limit, batch=2)])
+    run_stages(dataset, [Index(), Filters(), Caption(describer=parrot, limit=limit, batch=2)], Local())
     rows = Dataset.open(dataset.root).table("captions").read(0).to_pylist()
     found = {row["image_id"]: (row["status"], row["text"]) for row in rows}
     assert found["p0.jpg"] == ("skipped", None)

@@ -13,7 +13,8 @@ from mtadiffusion.annotate.detect import Detect, Detection, box_iou
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.grounding_dino import GroundingDino
 from mtadiffusion.annotate.index import Index
-from mtadiffusion.annotate.run_local import run_stages
+from mtadiffusion.annotate.run import run_stages
+from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.errors import UserError
 
@@ -151,7 +152,7 @@ def test_boxes_are_in_pixels_of_the_whole_image_and_rejected_images_have_none(fo
     (folder / "p0.jpg").write_bytes(b"no picture")
     dataset = Dataset.open_or_plan(tmp_path / "ds", str(folder), 100)
     detect = Detect(detector=Fixed(("cat", 0.9, (12, 8, 24, 16))), labels=("cat",))
-    run_stages(dataset, [Index(), Filters(), detect])
+    run_stages(dataset, [Index(), Filters(), detect], Local())
     rows = {
         row["image_id"]: row["objects"]
         for row in Dataset.open(dataset.root).table("detections").read(0).to_pylist()

@@ -14,7 +14,8 @@ from PIL import Image
 
 from mtadiffusion.annotate.filters import NEAR_BITS, Filters, _near_repeats
 from mtadiffusion.annotate.index import Index
-from mtadiffusion.annotate.run_local import run_stages
+from mtadiffusion.annotate.run import run_stages
+from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.errors import UserError
 
@@ -32,7 +33,7 @@ def source_of(path, images, **columns):
 def reasons(tmp_path, source, filters, shard_size=2):
     """The reason of every image, None for kept ones."""
     dataset = Dataset.open_or_plan(tmp_path / "ds", str(source), shard_size)
-    run_stages(dataset, [Index(), filters])
+    run_stages(dataset, [Index(), filters], Local())
     dataset = Dataset.open(tmp_path / "ds")
     table = dataset.table("filters")
     rows = [row for n in range(dataset.manifest.shards) for row in table.read(n).to_pylist()]

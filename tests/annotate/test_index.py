@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from mtadiffusion.annotate.index import Index
-from mtadiffusion.annotate.run_local import run_stages
+from mtadiffusion.annotate.run import run_stages
+from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.annotate.stage import Inputs
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.errors import UserError
@@ -23,7 +24,7 @@ from .conftest import encoded, write_tar
 def indexed(root, source, shard_size=4):
     """(dataset, rows of all shards)."""
     dataset = Dataset.open_or_plan(root, str(source), shard_size)
-    (report,) = run_stages(dataset, [Index()])
+    (report,) = run_stages(dataset, [Index()], Local())
     dataset = Dataset.open(root)
     shards = [n for n in range(dataset.manifest.shards) if report.table.has(n)]
     return dataset, [row for n in shards for row in report.table.read(n).to_pylist()]

@@ -6,79 +6,28 @@ import errno
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from mtadiffusion.annotate import run_local
+from mtadiffusion.annotate import run
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
-from mtadiffusion.annotate.run_local import run_stages
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.data import files
 from mtadiffusion.data.dataset import Dataset, writing
 from mtadiffusion.errors import UserError
 
-
-@dataclass(kw_only=True)
-class Brightness:
-    """A stage for tests: each picture's mean grey value; told how to fail."""
-
-    longest: int = 16
-    faulty_shard: int | None = None
-    """This shard raises."""
-
-    deadly_shard: int | None = None
-    """This shard kills its process."""
-
-    broken: bool = False
-    """There is nothing to set up."""
-
-    name: ClassVar[str] = "brightness"
-    reads: ClassVar[tuple[str, ...]] = ("index",)
-    resources: ClassVar[Resources] = Resources()
-
-    def settings(self) -> Mapping[str, Any]:
-        return {"longest": self.longest}
-
-    def setup(self, inputs: Inputs) -> None:
-        if self.broken:
-            raise OSError("no such model\nand a long story")
-        self.ready = True
-
-    def run(self, shard: ShardInputs) -> pa.Table:
-        assert self.ready
-        if shard.number == self.faulty_shard:
-            raise RuntimeError("cannot do this one")
-        if shard.number == self.deadly_shard:
-            os.kill(os.getpid(), signal.SIGKILL)
-        index = shard.rows("index")
-        means = [sum(image.convert("L").tobytes()) for image in shard.images(index, self.longest)]
-        return pa.table({"image_id": index["image_id"], "mean": means})
+from .stages import Brightness, contents, reports_of
 
 
 def annotated(root, source, stages, workers=0):
-    """Run the stages and return their reports by name."""
-    dataset = Dataset.open_or_plan(root, str(source), 2)
-    return {report.table.name: report for report in run_stages(dataset, stages, workers)}
-
-
-def contents(root: Path) -> dict[str, Any]:
-    """Everything in a dataset, tables as rows."""
-    found: dict[str, Any] = {}
-    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.name != ".lock"):
-        name = path.relative_to(root).as_posix()
-        found[name] = pq.read_table(path).to_pylist() if path.suffix == ".parquet" else path.read_bytes()
-    return found
+    """Run the stages here or in workers; their reports by name."""
+    return reports_of(root, source, stages, Local(workers))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -180,13 +129,14 @@ import sys
 from pathlib import Path
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
-from mtadiffusion.annotate.run_local import run_stages
+from mtadiffusion.annotate.run import run_stages
+from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.data.dataset import Dataset, writing
 
 root, source = Path(sys.argv[1]), sys.argv[2]
 print("begun", flush=True)
 with writing(root):
-    run_stages(Dataset.open_or_plan(root, source, 2), [Index(), Filters()])
+    run_stages(Dataset.open_or_plan(root, source, 2), [Index(), Filters()], Local())
 """
 
 
@@ -213,5 +163,5 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_tables(make_tars, tmp_pa
 def test_errors_of_a_shard_name_their_cause(make_tars, tmp_path):
     table = annotated(tmp_path / "ds", make_tars(), [Index(), Brightness(faulty_shard=2)])["brightness"].table
     failure = json.loads(table.failure_path(2).read_text())
-    assert failure["attempts"] == run_local.ATTEMPTS
+    assert failure["attempts"] == run.ATTEMPTS
     assert failure["error"].startswith("Traceback")

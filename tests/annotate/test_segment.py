@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
-from mtadiffusion.annotate.run_local import run_stages
+from mtadiffusion.annotate.run import run_stages
+from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.annotate.sam import Sam
 from mtadiffusion.annotate.segment import Segment, clean_mask, mask_box
 from mtadiffusion.data.dataset import Dataset
@@ -128,7 +129,7 @@ def segmented(tmp_path, folder, fill):
     dataset = Dataset.open_or_plan(tmp_path / "ds", str(folder), 100)
     boxes = [("cat", 0.9, (12, 8, 24, 16)), ("dog", 0.3, (1, 1, 20, 20)), ("cat", 0.8, (30, 10, 40, 20))]
     detect = Detect(detector=Fixed(*boxes), labels=("cat", "dog"))
-    run_stages(dataset, [Index(), Filters(), detect, Segment(segmenter=FixedMasks(fill))])
+    run_stages(dataset, [Index(), Filters(), detect, Segment(segmenter=FixedMasks(fill))], Local())
     rows = Dataset.open(dataset.root).table("masks").read(0).to_pylist()
     return {row["image_id"]: row["objects"] for row in rows}
 

@@ -48,7 +48,8 @@ class Caption:
 
     name: ClassVar[str] = "captions"
     reads: ClassVar[tuple[str, ...]] = ("index", "filters")
-    resources: Resources = field(default_factory=lambda: Resources(gpus=1))
+    resources: Resources = field(default_factory=Resources)
+    """What one worker occupies."""
     _fits: Callable[[str], bool] | None = field(default=None, init=False, repr=False)
 
     def settings(self) -> Mapping[str, Any]:

@@ -105,7 +105,8 @@ class Describe:
 
     name: ClassVar[str] = "descriptions"
     reads: ClassVar[tuple[str, ...]] = ("index", "filters", "detections", "masks")
-    resources: Resources = field(default_factory=lambda: Resources(gpus=1))
+    resources: Resources = field(default_factory=Resources)
+    """What one worker occupies."""
     _fits: Callable[[str], bool] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:

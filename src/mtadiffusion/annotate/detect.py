@@ -102,7 +102,8 @@ class Detect:
 
     name: ClassVar[str] = "detections"
     reads: ClassVar[tuple[str, ...]] = ("index", "filters")
-    resources: Resources = field(default_factory=lambda: Resources(gpus=1))
+    resources: Resources = field(default_factory=Resources)
+    """What one worker occupies."""
 
     def __post_init__(self) -> None:
         if not self.labels:

@@ -14,14 +14,14 @@ from typing import Any
 
 from mtadiffusion.annotate.caption import Caption
 from mtadiffusion.annotate.clip_scorer import ClipScorer
-from mtadiffusion.annotate.describe import PROMPT, Describe, Describer, TextLimit
+from mtadiffusion.annotate.describe import PROMPT, Describe, TextLimit
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.grounding_dino import GroundingDino
 from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.sam import Sam
 from mtadiffusion.annotate.segment import Segment
-from mtadiffusion.annotate.stage import Stage
+from mtadiffusion.annotate.stage import Resources, Stage
 from mtadiffusion.annotate.verify import Verify
 from mtadiffusion.annotate.vision_language import HttpVisionLanguage, LocalVisionLanguage
 from mtadiffusion.errors import UserError, nearest_name
@@ -139,26 +139,32 @@ def build_stages(
 
 def _detect(values: dict[str, Any], device: str) -> Stage:
     detector = GroundingDino(**_taken(values, GroundingDino), device=device)
-    return Detect(**values | {"detector": detector, "labels": tuple(values["labels"])})
+    built = {"detector": detector, "labels": tuple(values["labels"]), "resources": _occupied(device)}
+    return Detect(**values | built)
 
 
 def _segment(values: dict[str, Any], device: str) -> Stage:
     segmenter = Sam(**_taken(values, Sam), device=device)
-    return Segment(**values, segmenter=segmenter)
+    return Segment(**values, segmenter=segmenter, resources=_occupied(device))
 
 
 def _verify(values: dict[str, Any], device: str) -> Stage:
     scorer = ClipScorer(**_taken(values, ClipScorer), device=device)
-    return Verify(**values, scorer=scorer)
+    return Verify(**values, scorer=scorer, resources=_occupied(device))
 
 
 def _with_describer(values: dict[str, Any], device: str) -> dict[str, Any]:
     limit = TextLimit(**_taken(values, TextLimit))
     if "url" in values:
-        describer: Describer = HttpVisionLanguage(**_taken(values, HttpVisionLanguage))
-    else:
-        describer = LocalVisionLanguage(**_taken(values, LocalVisionLanguage), device=device)
-    return values | {"describer": describer, "limit": limit}
+        server = HttpVisionLanguage(**_taken(values, HttpVisionLanguage))
+        return values | {"describer": server, "limit": limit}
+    describer = LocalVisionLanguage(**_taken(values, LocalVisionLanguage), device=device)
+    return values | {"describer": describer, "limit": limit, "resources": _occupied(device)}
+
+
+def _occupied(device: str) -> Resources:
+    """What a worker with a model on this device occupies."""
+    return Resources(gpus=1) if device.startswith("cuda") else Resources()
 
 
 def _taken(values: dict[str, Any], kind: type) -> dict[str, Any]:

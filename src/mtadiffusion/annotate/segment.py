@@ -78,7 +78,8 @@ class Segment:
 
     name: ClassVar[str] = "masks"
     reads: ClassVar[tuple[str, ...]] = ("index", "filters", "detections")
-    resources: Resources = field(default_factory=lambda: Resources(gpus=1))
+    resources: Resources = field(default_factory=Resources)
+    """What one worker occupies."""
 
     def settings(self) -> Mapping[str, Any]:
         """The segmenter's and the rules'."""
@@ -143,9 +144,16 @@ class Segment:
 
 def clean_mask(mask: np.ndarray, least: float) -> np.ndarray:
     """bool (H, W) without islands, and without holes, that are smaller than `least` of the largest part."""
-    parts, count = ndimage.label(mask)
-    if count == 0:
+    if not mask.any():
         return mask
+    x0, y0, x1, y1 = mask_box(mask)
+    cleaned = np.zeros_like(mask)
+    cleaned[y0:y1, x0:x1] = _clean(mask[y0:y1, x0:x1], least)
+    return cleaned
+
+
+def _clean(mask: np.ndarray, least: float) -> np.ndarray:
+    parts, _ = ndimage.label(mask)
     areas = np.bincount(parts.ravel())
     areas[0] = 0
     limit = least * areas.max()

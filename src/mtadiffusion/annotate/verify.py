@@ -83,7 +83,8 @@ class Verify:
 
     name: ClassVar[str] = "alignment"
     reads: ClassVar[tuple[str, ...]] = ("index", "filters", "detections", "masks", "descriptions")
-    resources: Resources = field(default_factory=lambda: Resources(gpus=1))
+    resources: Resources = field(default_factory=Resources)
+    """What one worker occupies."""
 
     def settings(self) -> Mapping[str, Any]:
         """The scorer's, and the crop's margin."""

@@ -33,9 +33,14 @@ def annotate(
     stages: Annotated[
         str, typer.Option(help="Which of index, filters, detect, segment, caption, describe, verify to run.")
     ] = "index,filters,detect,segment,caption,describe,verify",
+    executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="The cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
+    ] = None,
     workers: Annotated[
-        int, typer.Option(help="Processes a stage; they and their models end with it. 0: in this one.")
-    ] = 1,
+        int | None,
+        typer.Option(help="Processes a stage; 0: this one. Default: 1, or all that a cluster has room for."),
+    ] = None,
     shard_size: Annotated[int, typer.Option(help="Images a shard; a tar of the source stays one.")] = 1000,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -50,15 +55,17 @@ def annotate(
       mta annotate photos --out dataset --min-resolution 512 --labels labels.txt
       mta annotate laion/ --out dataset --workers 8 --stages index,filters
       mta annotate 's3://bucket/*.tar' --out dataset --annotators annotators.toml
+      mta annotate /shared/laion --out /shared/dataset --executor ray --ray-address auto
     """
     options.check_folder(out)
-    options.check_workers(workers)
+    if workers is not None:
+        options.check_workers(workers)
     options.check_shard_size(shard_size)
     output.quieten_libraries()
 
     from mtadiffusion.annotate import presets
     from mtadiffusion.annotate.annotate import annotate as run
-    from mtadiffusion.models.loading import torch_device
+    from mtadiffusion.annotate.engines import engine
 
     given = {
         "filters": {"min_aesthetic": min_aesthetic, "min_resolution": min_resolution},
@@ -67,10 +74,10 @@ def annotate(
     chosen = {stage: {k: v for k, v in values.items() if v is not None} for stage, values in given.items()}
     settings = presets.changed(presets.preset(annotators), chosen)
     names = [name.strip() for name in stages.split(",") if name.strip()]
-    built = presets.build_stages(
-        settings, names, labels=presets.vocabulary(labels), device=str(torch_device(device))
-    )
-    reports = run(source, out, built, workers=workers, shard_size=shard_size)
+    things = presets.vocabulary(labels)
+    with engine(executor, workers, address=ray_address, device=device) as (at, found):
+        built = presets.build_stages(settings, names, labels=things, device=found)
+        reports = run(source, out, built, engine=at, shard_size=shard_size)
     failed = sum(len(report.failed) for report in reports)
     rows = [(r.table.key, r.made, r.reused, len(r.failed)) for r in reports]
     if json:

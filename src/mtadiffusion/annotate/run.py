@@ -1,0 +1,135 @@
+"""Runs stages over a dataset, in order, on an engine: in this process, in some processes, or on Ray.
+
+What a killed run left is taken up again: the shards that are absent. A shard that fails is tried again, then
+quarantined with its error, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tqdm import tqdm
+
+from mtadiffusion.annotate.stage import Inputs, Stage, provenance, table_of
+from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.data.files import DiskFullError
+from mtadiffusion.data.tables import Table
+from mtadiffusion.errors import UserError
+
+ATTEMPTS = 3
+"""How often a shard is tried, or may cost a worker its life, before it is quarantined."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """What makes shards of one stage's table, wherever it lives; plain data until the first shard."""
+
+    stage: Stage
+    inputs: Inputs
+    table: Table
+    ready: bool = field(default=False, init=False)
+    """Whether the stage is set up."""
+
+    def make(self, shard: int) -> int:
+        """Make and write one shard, or quarantine it after `ATTEMPTS` failures; the rows written.
+
+        Raises:
+            UserError: the stage cannot be set up, or the disk is full; then no other shard would fare better.
+        """
+        if not self.ready:
+            self._set_up()
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                rows = self.stage.run(self.inputs.shard(shard))
+                self.table.write(shard, rows)
+                return rows.num_rows
+            except DiskFullError:
+                raise
+            except Exception as error:
+                logger.warning("%s, shard %d, attempt %d: %s", self.stage.name, shard, attempt, error)
+                last = "".join(traceback.format_exception(error))
+        self.table.quarantine(shard, last, ATTEMPTS)
+        return 0
+
+    def _set_up(self) -> None:
+        try:
+            self.stage.setup(self.inputs)
+        except UserError:
+            raise
+        except Exception as error:  # a model that is not there, or does not load, in whatever way
+            first = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(self.stage.name, "cannot be set up", remedy=first[0]) from error
+        self.ready = True
+
+
+class Engine(Protocol):
+    """Where shards are made."""
+
+    def make(self, worker: Worker, shards: Sequence[int]) -> Iterator[int]:
+        """Make all shards with copies of `worker`; after each the rows written, 0 of a quarantined one.
+
+        Closing the iterator early ends what it started.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """What a run did for one stage."""
+
+    table: Table
+    """The table it made or completed."""
+
+    made: int
+    """Shards made in this run."""
+
+    reused: int
+    """Shards that were there."""
+
+    failed: dict[int, str]
+    """Shard -> error, of quarantined ones."""
+
+    images: int
+    """Rows made in this run."""
+
+    seconds: float
+    """Wall time of this run's part."""
+
+
+def run_stages(dataset: Dataset, stages: Sequence[Stage], engine: Engine) -> list[StageReport]:
+    """Run stages in order. The caller holds the dataset's lock (`data.dataset.writing`)."""
+    reports = []
+    for stage in stages:
+        inputs = Inputs(dataset=dataset, tables={name: dataset.table(name) for name in stage.reads})
+        report = _run_stage(stage, inputs, engine)
+        dataset = dataset.using(report.table)
+        reports.append(report)
+    return reports
+
+
+def _run_stage(stage: Stage, inputs: Inputs, engine: Engine) -> StageReport:
+    begun = time.monotonic()
+    table, count = table_of(stage, inputs), inputs.dataset.manifest.shards
+    table.describe(provenance(stage, inputs))
+    absent = table.absent(count)
+    runnable = [n for n in absent if all(inputs.tables[name].has(n) for name in stage.reads)]
+    images = 0
+    with tqdm(total=count, initial=count - len(absent), desc=stage.name, unit="shard") as bar:
+        for rows in engine.make(Worker(stage=stage, inputs=inputs, table=table), runnable):
+            images += rows
+            bar.set_postfix_str(f"{images / (time.monotonic() - begun):.1f} images/s", refresh=False)
+            bar.update()
+    return StageReport(
+        table=table,
+        made=len(absent) - len(table.absent(count)),
+        reused=count - len(absent),
+        failed=table.quarantined(),
+        images=images,
+        seconds=time.monotonic() - begun,
+    )
