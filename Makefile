@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV ?= .venv
 WHEELS ?=
 SPLIT ?= validation
+LOOP ?= loop
+SCENES ?= 2000
+STEPS ?= 300
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -14,7 +17,7 @@ INDEX := $(if $(WHEELS),--extra-index-url $(WHEELS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(INDEX) --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format measure weights clean
+.PHONY: help setup demo test lint format measure loop weights clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +51,16 @@ format: $(STAMP) ## let ruff mend what it can
 measure: $(STAMP) ## measure the embedded model (SPLIT=validation or test)
 	@$(BIN)/mta measure --split $(SPLIT)
 
+# Every word that the branch learns from here was written by an annotator that saw nothing but pixels.
+loop: $(STAMP) ## pictures -> annotations -> a branch trained on them -> inpainting, in LOOP=loop/ (minutes)
+	$(BIN)/python tools/sticker_pictures.py $(LOOP)/pictures --scenes $(SCENES)
+	$(BIN)/mta annotate $(LOOP)/pictures --out $(LOOP)/dataset --annotators sticker --workers 2 --shard-size 500
+	$(BIN)/mta data stats $(LOOP)/dataset
+	$(BIN)/mta data preview $(LOOP)/dataset --out $(LOOP)/preview.html
+	$(BIN)/mta train --recipe sticker --out $(LOOP)/run --set data.source=$(LOOP)/dataset \
+		--set steps=$(STEPS) --set validation.every=$(STEPS)
+	$(BIN)/mta demo --branch $(LOOP)/run/branch --out $(LOOP)/demo --count 6
+
 # Hours on two cores; every step keeps its state in runs/ and goes on where it was.
 weights: $(STAMP) ## rebuild the embedded weights by their recipes (hours)
 	$(BIN)/python tools/sticker_corpus.py runs/corpus
@@ -57,6 +70,7 @@ weights: $(STAMP) ## rebuild the embedded weights by their recipes (hours)
 		tools/train_base.py runs/corpus runs/autoencoder/vae runs/base --minutes 150
 	$(BIN)/python tools/train_latent_vgg.py runs/autoencoder/vae runs/latent_vgg --minutes 3
 	$(BIN)/python tools/train_judge.py
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 tools/train_annotators.py runs/annotators --minutes 40
 	$(BIN)/python tools/install_weights.py runs
 	$(BIN)/mta train --recipe sticker --out runs/branch
 	$(BIN)/python tools/install_weights.py runs

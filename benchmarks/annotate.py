@@ -2,12 +2,14 @@
 
     python benchmarks/annotate.py
 
-Pictures of 512 pixels go through index, filters, detect, segment and describe with models that cost nothing.
-Progress goes to stderr; the last line on stdout is one JSON object:
+Pictures of 512 pixels go through index, filters, labels, detect, segment and describe, with models that cost
+nothing. Progress goes to stderr; the last line on stdout is one JSON object:
 
 - `images_per_second_per_core`: end to end, in one process.
 - `overhead_ms_per_image_stage`: all time but that of decoding and of the models, an image and a stage.
 - `decode_ms_per_image_stage`: decoding, beside it.
+- `detection_f1`, `mask_iou`, `style`, `colour`: the embedded annotators on scenes of the validation split
+  (`--split test` for scenes that nothing was chosen on).
 - `peak_memory_mb`, `peak_memory_mb_10x`: of a process that annotates some shards, and ten times as many.
 - `ray_speedup_2_workers`: shards a second of two Ray workers over those of one, from the first shard done to
   the last; `ray_start_seconds`: what comes before, the slower of the two.
@@ -44,17 +46,19 @@ from tqdm import tqdm
 
 from mtadiffusion.annotate import describe, run_ray
 from mtadiffusion.annotate import index as index_module
-from mtadiffusion.annotate import stage as stages_module
 from mtadiffusion.annotate.annotate import annotate
 from mtadiffusion.annotate.detect import Detect, Detection
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
+from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.run import Worker
 from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.annotate.stage import Stage
+from mtadiffusion.data import images
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.tables import Table
 from mtadiffusion.seeding import numpy_generator
+from mtadiffusion.stickers.annotation_quality import annotation_quality
 
 SIDE = 512
 KILLS = 20
@@ -129,7 +133,8 @@ def build() -> list[Stage]:
     return [
         Index(),
         Filters(),
-        Detect(detector=NoDetector(), labels=("thing",)),
+        Labels(source=Vocabulary(names=("thing",))),
+        Detect(detector=NoDetector()),
         Segment(segmenter=NoSegmenter()),
         describe.Describe(describer=NoDescriber(), limit=NoLimit()),
     ]
@@ -162,7 +167,7 @@ def _picture(number: int) -> bytes:
 def timed_decoding() -> Iterator[dict[str, float]]:
     """Sums the seconds spent on reading and decoding pictures in this process."""
     spent = {"seconds": 0.0}
-    decode = stages_module.decode
+    decode = images.decode
 
     def timed(data: bytes, longest: int | None = None) -> Image.Image:
         begun = time.process_time()
@@ -171,7 +176,7 @@ def timed_decoding() -> Iterator[dict[str, float]]:
         finally:
             spent["seconds"] += time.process_time() - begun
 
-    with mock.patch.object(stages_module, "decode", timed), mock.patch.object(index_module, "decode", timed):
+    with mock.patch.object(images, "decode", timed), mock.patch.object(index_module, "decode", timed):
         yield spent
 
 
@@ -287,6 +292,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pictures", type=int, default=1000, help="pictures of the longest measurement")
     parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--scenes", type=int, default=500, help="scenes that the annotators are judged on")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--one", nargs=2, type=Path, metavar=("SOURCE", "OUT"), help="print its peak")
     arguments = parser.parse_args()
     if arguments.one:
@@ -295,6 +302,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root, some = Path(temporary), max(SHARD, arguments.pictures // 10)
         figures: dict[str, Any] = throughput(root / "throughput", arguments.pictures)
+        quality = annotation_quality(arguments.split, arguments.scenes)
+        figures |= {name: round(share, 4) for name, share in quality.items()}
         figures["peak_memory_mb"] = peak_memory(root / "memory", some)
         figures["peak_memory_mb_10x"] = peak_memory(root / "memory10", 10 * some)
         figures |= resumed(root / "resumed", some, arguments.kills)

@@ -2,8 +2,7 @@
 
     python tools/install_weights.py runs
 
-Reads `RUNS/base/pipeline`, `RUNS/latent_vgg/latent_vgg`, `RUNS/branch/branch` and the training logs; what is
-absent is left as it is.
+Reads the folders of `SHIPPED` below RUNS, and the training logs; what is absent is left as it is.
 """
 
 from __future__ import annotations
@@ -17,8 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 WEIGHTS = Path(__file__).parent.parent / "src/mtadiffusion/stickers/weights"
-SHIPPED = {"base": "base/pipeline", "latent_vgg": "latent_vgg/latent_vgg", "branch": "branch/branch"}
-LOGS = ("autoencoder", "base", "latent_vgg", "branch")
+SHIPPED = {
+    "base": "base/pipeline",
+    "latent_vgg": "latent_vgg/latent_vgg",
+    "branch": "branch/branch",
+    "instances": "annotators/instances",
+    "attributes": "annotators/attributes",
+}
+LOGS = ("autoencoder", "base", "latent_vgg", "branch", "annotators")
 LOG_ROWS = 200
 
 

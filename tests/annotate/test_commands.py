@@ -13,6 +13,7 @@ from mtadiffusion.annotate.describe import Describe
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
+from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.annotate.vision_language import HttpVisionLanguage, LocalVisionLanguage
 from mtadiffusion.cli import main
@@ -81,6 +82,7 @@ def test_one_command_goes_from_a_folder_to_descriptions(dataset, capsys):
     assert set(Dataset.open(dataset).manifest.tables) == {
         "index",
         "filters",
+        "labels",
         "detections",
         "masks",
         "captions",
@@ -96,7 +98,7 @@ def test_the_command_again_reuses_everything(dataset, folder, annotators, capsys
     command = ["annotate", folder, "--out", dataset, "--annotators", annotators, "--workers", 0, "--json"]
     assert main([str(word) for word in command]) == 0
     tables = json.loads(capsys.readouterr().out)["tables"]
-    assert [(t["made"], t["reused"], t["failed"]) for t in tables] == [(0, 2, 0)] * 7
+    assert [(t["made"], t["reused"], t["failed"]) for t in tables] == [(0, 2, 0)] * 8
 
 
 def test_options_take_the_place_of_a_set_s_values(dataset, folder, annotators, capsys):
@@ -171,8 +173,9 @@ def test_a_toml_file_may_only_say_what_is_known(tmp_path):
 
 def test_the_paper_s_set_has_the_paper_s_numbers():
     settings = presets.preset("grounded-sam-llava")
-    _, filters, detect, _, _, describe, _ = presets.build_stages(settings, labels=("cat",))
+    _, filters, labels, detect, _, _, describe, _ = presets.build_stages(settings)
     assert (filters.min_resolution, filters.min_aesthetic) == (1024, 5.8)
+    assert labels.source == Vocabulary(names=presets.coco_things())
     assert isinstance(detect, Detect)
     assert (detect.min_score, detect.max_objects) == (0.6, 5)
     assert isinstance(describe.describer, LocalVisionLanguage)
@@ -183,14 +186,14 @@ def test_a_url_puts_a_server_in_the_model_s_place():
         presets.preset("grounded-sam-llava"),
         {"describe": {"url": "http://localhost:8000/v1", "model": "qwen", "concurrency": 4}},
     )
-    (describe,) = presets.build_stages(settings, ["describe"], labels=("cat",))
+    (describe,) = presets.build_stages(settings, ["describe"])
     assert describe.describer == HttpVisionLanguage(
         url="http://localhost:8000/v1", model="qwen", concurrency=4
     )
 
 
 def test_the_built_in_vocabulary_is_coco_s(tmp_path):
-    assert len(presets.vocabulary(None)) == 80
+    assert len(presets.coco_things()) == 80
     (tmp_path / "labels.txt").write_text("cat\n\n dog \ncat\n")
     assert presets.vocabulary(tmp_path / "labels.txt") == ("cat", "dog")
 
@@ -262,7 +265,8 @@ def test_a_preview_is_one_page_with_every_label_and_text(tmp_path, folder, limit
     stages = [
         Index(),
         Filters(),
-        Detect(detector=Fixed(*boxes), labels=("cat", "dog")),
+        Labels(source=Vocabulary(names=("cat", "dog"))),
+        Detect(detector=Fixed(*boxes)),
         Segment(segmenter=FixedMasks("box")),
         Describe(describer=Parrot("A red thing of wood."), limit=limit),
     ]

@@ -13,6 +13,7 @@ from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.grounding_dino import GroundingDino
 from mtadiffusion.annotate.index import Index
+from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.run import run_stages
 from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.annotate.sam import Sam
@@ -52,7 +53,8 @@ def described(tmp_path, folder, limit, parrot, **options):
     stages = [
         Index(),
         Filters(),
-        Detect(detector=Fixed(*boxes), labels=("cat", "dog")),
+        Labels(source=Vocabulary(names=("cat", "dog"))),
+        Detect(detector=Fixed(*boxes)),
         Segment(segmenter=FixedMasks("box")),
         Describe(describer=parrot, limit=limit, **options),
     ]
@@ -136,11 +138,8 @@ def test_the_paper_s_models_run_from_a_folder_to_descriptions(
     stages = [
         Index(),
         Filters(),
-        Detect(
-            detector=GroundingDino(model=str(grounding_dino), longest=96),
-            labels=("cat", "red car"),
-            min_score=0.1,
-        ),
+        Labels(source=Vocabulary(names=("cat", "red car"))),
+        Detect(detector=GroundingDino(model=str(grounding_dino), longest=96), min_score=0.1),
         Segment(segmenter=Sam(model=str(sam), longest=64), min_fit=0.0, min_area=0.0),
         Describe(describer=LocalVisionLanguage(model=str(llava), max_new_tokens=8), limit=limit),
     ]

@@ -13,6 +13,7 @@ from mtadiffusion.annotate.detect import Detect, Detection, box_iou
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.grounding_dino import GroundingDino
 from mtadiffusion.annotate.index import Index
+from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.run import run_stages
 from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.data.dataset import Dataset
@@ -106,7 +107,7 @@ class Fixed:
 
 def judged(*boxes, size=(100, 100), **rules):
     """{box number: reason}, best boxes first."""
-    stage = Detect(detector=Fixed(), labels=("a",), **rules)
+    stage = Detect(detector=Fixed(), **rules)
     given = [Detection(label=b[0], score=b[1], box_xyxy=b[2]) for b in boxes]
     return [(box.score, reason) for box, reason in stage.judged(given, size)]
 
@@ -151,8 +152,9 @@ def test_overlap_is_symmetric_and_at_most_one(boxes):
 def test_boxes_are_in_pixels_of_the_whole_image_and_rejected_images_have_none(folder, tmp_path):
     (folder / "p0.jpg").write_bytes(b"no picture")
     dataset = Dataset.open_or_plan(tmp_path / "ds", str(folder), 100)
-    detect = Detect(detector=Fixed(("cat", 0.9, (12, 8, 24, 16))), labels=("cat",))
-    run_stages(dataset, [Index(), Filters(), detect], Local())
+    detect = Detect(detector=Fixed(("cat", 0.9, (12, 8, 24, 16))))
+    labels = Labels(source=Vocabulary(names=("cat",)))
+    run_stages(dataset, [Index(), Filters(), labels, detect], Local())
     rows = {
         row["image_id"]: row["objects"]
         for row in Dataset.open(dataset.root).table("detections").read(0).to_pylist()
@@ -163,7 +165,7 @@ def test_boxes_are_in_pixels_of_the_whole_image_and_rejected_images_have_none(fo
     assert (one["label"], one["status"], one["reason"]) == ("cat", "kept", None)
 
 
-@pytest.mark.parametrize("wrong", [{"labels": ()}, {"min_score": 1.0}, {"max_objects": 0}])
+@pytest.mark.parametrize("wrong", [{"min_score": 1.0}, {"max_objects": 0}])
 def test_rules_that_cannot_be_are_mistakes(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
-        Detect(detector=Fixed(), **({"labels": ("a",)} | wrong))
+        Detect(detector=Fixed(), **wrong)

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from datasets import load_dataset
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -16,11 +17,13 @@ from mtadiffusion.annotate.describe import Describe
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
+from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.cli import main
 from mtadiffusion.data.export import export
 from mtadiffusion.data.tars import read_samples
 from mtadiffusion.errors import UserError
+from mtadiffusion.imaging.masks import coco_to_mask
 
 from .test_describe import Parrot
 from .test_detect import Fixed
@@ -36,7 +39,8 @@ def dataset(folder, tmp_path, limit):
     stages = [
         Index(),
         Filters(),
-        Detect(detector=Fixed(*boxes), labels=("cat", "dog")),
+        Labels(source=Vocabulary(names=("cat", "dog"))),
+        Detect(detector=Fixed(*boxes)),
         Segment(segmenter=FixedMasks("box")),
         Caption(describer=Parrot("A field of colours."), limit=limit),
         Describe(describer=Parrot("A red cat of wood.", "I am sorry, I cannot see it."), limit=limit),
@@ -92,3 +96,24 @@ def test_pycocotools_reads_the_coco_file(dataset, tmp_path, capsys):
 def test_an_unknown_format_is_a_mistake(dataset, tmp_path):
     with pytest.raises(UserError, match="did you mean 'coco'"):
         export(dataset, tmp_path / "out", "cocoo")
+
+
+def test_datasets_reads_the_parquet_with_pictures(dataset, folder, tmp_path):
+    assert export(dataset, tmp_path / "out", "hf") == 6
+    assert export(dataset, tmp_path / "out", "hf") == 6
+    rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows.num_rows == 6
+    for row in rows:
+        assert row["image"].size == (96, 64)
+        (thing,) = row["objects"]
+        assert (thing["label"], thing["description"]) == ("cat", "A red cat of wood.")
+        assert coco_to_mask(thing["segmentation"]).sum() == thing["area"]
+
+
+def test_datasets_reads_the_shards(dataset, tmp_path):
+    export(dataset, tmp_path / "out", "webdataset")
+    tars = sorted(str(path) for path in (tmp_path / "out").glob("*.tar"))
+    rows = load_dataset("webdataset", data_files=tars, split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows.num_rows == 6
+    assert rows[0]["jpg"].size == (96, 64)
+    assert rows[0]["json"]["objects"][0]["label"] == "cat"

@@ -9,6 +9,7 @@ from mtadiffusion.annotate.describe import Describe
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
+from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.data.preview import write_preview
 
@@ -29,7 +30,8 @@ def test_the_page_shows_filters_and_uncovers_what_was_annotated(folder, tmp_path
     stages = [
         Index(),
         Filters(),
-        Detect(detector=Alternating(*boxes), labels=("cat", "dog")),
+        Labels(source=Vocabulary(names=("cat", "dog"))),
+        Detect(detector=Alternating(*boxes)),
         Segment(segmenter=FixedMasks("box")),
         Describe(describer=Parrot("A red thing of wood."), limit=limit),
     ]

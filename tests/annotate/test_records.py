@@ -12,6 +12,7 @@ from mtadiffusion.annotate.describe import Describe
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
+from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.data import records
 from mtadiffusion.data.records import DatasetRecords
@@ -32,7 +33,8 @@ def dataset(folder, tmp_path, limit):
     stages = [
         Index(),
         Filters(),
-        Detect(detector=Fixed(*boxes), labels=("cat", "dog")),
+        Labels(source=Vocabulary(names=("cat", "dog"))),
+        Detect(detector=Fixed(*boxes)),
         Segment(segmenter=FixedMasks("box")),
         Describe(describer=Parrot("A red cat of wood.", "I am sorry, I cannot see it."), limit=limit),
     ]

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
+from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.run import run_stages
 from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.annotate.sam import Sam
@@ -128,8 +129,9 @@ def segmented(tmp_path, folder, fill):
     """The objects of every image, by image id."""
     dataset = Dataset.open_or_plan(tmp_path / "ds", str(folder), 100)
     boxes = [("cat", 0.9, (12, 8, 24, 16)), ("dog", 0.3, (1, 1, 20, 20)), ("cat", 0.8, (30, 10, 40, 20))]
-    detect = Detect(detector=Fixed(*boxes), labels=("cat", "dog"))
-    run_stages(dataset, [Index(), Filters(), detect, Segment(segmenter=FixedMasks(fill))], Local())
+    labels, detect = Labels(source=Vocabulary(names=("cat", "dog"))), Detect(detector=Fixed(*boxes))
+    stages = [Index(), Filters(), labels, detect, Segment(segmenter=FixedMasks(fill))]
+    run_stages(dataset, stages, Local())
     rows = Dataset.open(dataset.root).table("masks").read(0).to_pylist()
     return {row["image_id"]: row["objects"] for row in rows}
 

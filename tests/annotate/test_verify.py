@@ -13,6 +13,7 @@ from mtadiffusion.annotate.describe import Describe
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
+from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.annotate.verify import Verify, names
 from mtadiffusion.data.dataset import Dataset
@@ -65,7 +66,8 @@ def test_every_description_is_compared_with_its_own_crop_and_label(folder, tmp_p
     stages = [
         Index(),
         Filters(duplicates=False),
-        Detect(detector=Fixed(*boxes), labels=("bright cat", "dog")),
+        Labels(source=Vocabulary(names=("bright cat", "dog"))),
+        Detect(detector=Fixed(*boxes)),
         Segment(segmenter=FixedMasks("box")),
         Describe(describer=Parrot("A bright bright cat.", "I am sorry, I cannot see it."), limit=limit),
         Verify(scorer=Brightness(), batch=3),

@@ -270,7 +270,14 @@ def test_download_fetches_no_pickles(backbone_folder: Path, monkeypatch: pytest.
 @pytest.mark.usefixtures("no_hub")
 def test_known_models_tell_kind_source_and_licence() -> None:
     entries = registry.known_models()
-    assert {entry.kind for entry in entries} == {"backbone", "branch", "style_vgg", "judge"}
+    assert {entry.kind for entry in entries} == {
+        "backbone",
+        "branch",
+        "style_vgg",
+        "judge",
+        "instances",
+        "attributes",
+    }
     assert {entry.source for entry in entries} == {"embedded", "hub"}
     assert all(entry.licence for entry in entries)
     assert not next(entry for entry in entries if entry.name == SD15).present

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import sticker_corpus
 import torch
+import train_annotators
 import train_autoencoder
 import train_base
 import train_latent_vgg
@@ -23,6 +24,10 @@ from safetensors.torch import load_file
 from training_run import TrainingRun
 
 from mtadiffusion.models.latent_vgg import LatentVGG
+from mtadiffusion.stickers.assets import labels
+from mtadiffusion.stickers.attributes import AttributeNet
+from mtadiffusion.stickers.instances import InstanceNet
+from mtadiffusion.stickers.scenes import SceneWorld
 
 A_MOMENT = "0.002"
 BRIEFLY = ("--minutes", A_MOMENT, "--batch", 2, "--lessons", 2)
@@ -114,6 +119,27 @@ def test_the_latent_vgg_recipe_writes_a_calibrated_vgg(autoencoder, tmp_path, mo
     run(monkeypatch, train_latent_vgg, autoencoder, tmp_path, "--minutes", A_MOMENT, "--scenes", 64)
     vgg = LatentVGG.from_pretrained(tmp_path / "latent_vgg", torch_dtype=torch.float32)
     assert not torch.equal(vgg.features_rms, torch.ones_like(vgg.features_rms))
+
+
+def test_the_annotators_recipe_writes_both_networks(tmp_path, monkeypatch):
+    run(monkeypatch, train_annotators, tmp_path, "--minutes", A_MOMENT, "--batch", 2)
+    assert InstanceNet.from_pretrained(tmp_path / "instances").config.labels
+    assert AttributeNet.from_pretrained(tmp_path / "attributes").config.styles
+
+
+def test_a_lesson_s_peaks_are_the_middles_of_objects():
+    records = [SceneWorld(split="train", seed=9, size=64).record(index) for index in range(4)]
+    batch = train_annotators.lesson(records, np.random.default_rng(0), 16)
+    things = [(i, thing) for i, record in enumerate(records) for thing in record.objects]
+    assert len(batch.styles) == len(batch.crops) == len(things)
+    assert len(batch.cells) == len(batch.masks) == 2 * len(things)
+    for number, (picture, thing) in enumerate(things):
+        row, column = batch.cells[2 * number].tolist()
+        x0, y0, x1, y1 = thing.box_xyxy
+        assert abs((row + 0.5) * 4 - (y0 + y1) / 2) <= 2
+        assert abs((column + 0.5) * 4 - (x0 + x1) / 2) <= 2
+        assert batch.centres[picture, labels().index(thing.label), row, column] == 1
+        assert torch.equal(batch.masks[2 * number].bool(), torch.from_numpy(thing.mask))
 
 
 def test_installed_weights_are_half_precision(autoencoder, tmp_path):

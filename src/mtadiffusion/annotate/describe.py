@@ -21,6 +21,7 @@ from mtadiffusion.annotate.wording import describe
 from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
 from mtadiffusion.errors import UserError
 from mtadiffusion.imaging.masks import coco_to_mask
+from mtadiffusion.models.registry import embedded_backbone
 
 PROMPT = "Describe the {label} and its style in details"
 """The paper's prompt."""
@@ -68,7 +69,7 @@ class TextLimit:
     """How much a text encoder reads."""
 
     tokenizer: str = "openai/clip-vit-large-patch14"
-    """Hub id or folder of its tokenizer."""
+    """Hub id or folder of its tokenizer, or the name of an embedded backbone."""
 
     tokens: int = 77
     """Tokens, those of start and end included."""
@@ -77,7 +78,8 @@ class TextLimit:
         """Whether a text fits."""
         from transformers import AutoTokenizer
 
-        tokenizer: Any = AutoTokenizer.from_pretrained(self.tokenizer)
+        folder = embedded_backbone(self.tokenizer)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder / "tokenizer" if folder else self.tokenizer)
         return lambda text: len(tokenizer(text).input_ids) <= self.tokens
 
 
@@ -178,13 +180,16 @@ def object_crop(image: Image.Image, mask: np.ndarray, *, margin: float, masked: 
         margin: added on each side, as a share of the box's longer side, as far as there is picture.
         masked: paint everything but the object grey.
     """
-    if masked:
-        alpha = Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST)
-        image = Image.composite(image, Image.new("RGB", image.size, GREY), alpha)
     across, down = image.width / mask.shape[1], image.height / mask.shape[0]
     x0, y0, x1, y1 = mask_box(mask)
     around = margin * max(x1 - x0, y1 - y0)
     left, top = max(0, int((x0 - around) * across)), max(0, int((y0 - around) * down))
     right = min(image.width, max(left + 1, int(np.ceil((x1 + around) * across))))
     bottom = min(image.height, max(top + 1, int(np.ceil((y1 + around) * down))))
-    return image.crop((left, top, right, bottom))
+    crop = image.crop((left, top, right, bottom))
+    if not masked:
+        return crop
+    rows = ((np.arange(top, bottom) + 0.5) / down).astype(int)
+    columns = ((np.arange(left, right) + 0.5) / across).astype(int)
+    alpha = Image.fromarray(mask[rows[:, None], columns].astype(np.uint8) * 255)
+    return Image.composite(crop, Image.new("RGB", crop.size, GREY), alpha)

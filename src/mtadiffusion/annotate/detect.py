@@ -74,13 +74,10 @@ class Detector(Protocol):
 
 @dataclass(kw_only=True)
 class Detect:
-    """Makes the table `detections` of the images that the filters kept."""
+    """Makes the table `detections` of the images that have labels."""
 
     detector: Detector
     """The model."""
-
-    labels: tuple[str, ...]
-    """What to look for, in every image."""
 
     min_score: float = 0.6
     """The least confidence of a box."""
@@ -101,13 +98,11 @@ class Detect:
     """Images a forward pass."""
 
     name: ClassVar[str] = "detections"
-    reads: ClassVar[tuple[str, ...]] = ("index", "filters")
+    reads: ClassVar[tuple[str, ...]] = ("index", "labels")
     resources: Resources = field(default_factory=Resources)
     """What one worker occupies."""
 
     def __post_init__(self) -> None:
-        if not self.labels:
-            raise UserError("labels", "must name what to look for")
         if not 0 <= self.min_score < 1:
             raise UserError("min_score", "must be at least 0 and less than 1", self.min_score)
         if self.max_objects < 1:
@@ -115,7 +110,7 @@ class Detect:
 
     def settings(self) -> Mapping[str, Any]:
         """The detector's and the rules'."""
-        rules = ("labels", "min_score", "max_objects", "nms_iou", "min_side", "max_area")
+        rules = ("min_score", "max_objects", "nms_iou", "min_side", "max_area")
         return {"detector": self.detector.settings()} | {name: getattr(self, name) for name in rules}
 
     def setup(self, inputs: Inputs) -> None:
@@ -123,22 +118,25 @@ class Detect:
         self.detector.load()
 
     def run(self, shard: ShardInputs) -> pa.Table:
-        """One row an image; images that were not kept have no objects."""
-        index, kept = kept_rows(shard)
-        found = self._found(index, shard.images(index, self.detector.longest))
-        objects = iter(found)
-        rows = [
-            {"image_id": image_id, "objects": next(objects) if keep else []}
-            for image_id, keep in zip(
-                shard.rows("index", ["image_id"])["image_id"].to_pylist(), kept, strict=True
-            )
+        """One row an image; images without labels have no objects."""
+        rows = shard.rows("labels").to_pylist()
+        asked = [bool(row["labels"]) for row in rows]
+        index = shard.rows("index").filter(pa.array(asked, pa.bool_()))
+        images = shard.images(index, self.detector.longest)
+        found = self._found(index, images, [row["labels"] for row in rows if row["labels"]])
+        made = [
+            {"image_id": row["image_id"], "objects": next(found) if ask else []}
+            for row, ask in zip(rows, asked, strict=True)
         ]
-        return pa.Table.from_pylist(rows, schema=SCHEMA)
+        return pa.Table.from_pylist(made, schema=SCHEMA)
 
-    def _found(self, index: pa.Table, images: Iterator[Image.Image]) -> Iterator[list[dict[str, Any]]]:
+    def _found(
+        self, index: pa.Table, images: Iterator[Image.Image], labels: Sequence[Sequence[str]]
+    ) -> Iterator[list[dict[str, Any]]]:
         sizes = iter(zip(index["width"].to_pylist(), index["height"].to_pylist(), strict=True))
+        asked = iter(labels)
         while batch := list(islice(images, self.batch)):
-            answers = self.detector.detect(batch, [self.labels] * len(batch), self.min_score)
+            answers = self.detector.detect(batch, list(islice(asked, len(batch))), self.min_score)
             for image, boxes in zip(batch, answers, strict=True):
                 size = next(sizes)
                 scaled = [_scaled(box, image.size, size) for box in boxes]

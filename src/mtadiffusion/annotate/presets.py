@@ -1,10 +1,12 @@
 """Named sets of annotators, and TOML files like them, turned into stages.
 
 A set is one table of settings a stage. `grounded-sam-llava` is the paper's: models, thresholds and prompt.
+`sticker` is for pictures of the sticker world: small networks that come with the package, known here by name.
 """
 
 from __future__ import annotations
 
+import importlib
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -19,6 +21,7 @@ from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.grounding_dino import GroundingDino
 from mtadiffusion.annotate.index import Index
+from mtadiffusion.annotate.labels import CaptionNouns, Labels, ModelLabels, Vocabulary
 from mtadiffusion.annotate.sam import Sam
 from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.annotate.stage import Resources, Stage
@@ -28,11 +31,22 @@ from mtadiffusion.errors import UserError, nearest_name
 
 Settings = dict[str, dict[str, Any]]
 
+LABEL_SOURCES = ("vocabulary", "caption", "model")
+"""Where labels come from."""
+
+DECODERS = 4
+"""Cores beside a GPU: they decode pictures ahead of the model."""
+
+EMBEDDED = "sticker"
+"""The `kind` of a stage's model that is one of the package's small networks."""
+
 
 def grounded_sam_llava() -> Settings:
     """The paper's annotators, filters and prompt."""
     return {
+        "index": {},
         "filters": {"min_resolution": 1024, "min_aesthetic": 5.8},
+        "labels": {"source": "vocabulary"},
         "detect": {"model": "IDEA-Research/grounding-dino-base", "min_score": 0.6, "max_objects": 5},
         "segment": {"model": "facebook/sam-vit-huge"},
         "caption": {"model": "llava-hf/llava-1.5-7b-hf"},
@@ -41,12 +55,28 @@ def grounded_sam_llava() -> Settings:
     }
 
 
-PRESETS: dict[str, Callable[[], Settings]] = {"grounded-sam-llava": grounded_sam_llava}
+def sticker() -> Settings:
+    """The embedded annotators, and texts no longer than the embedded backbone reads."""
+    network: dict[str, Any] = {"kind": EMBEDDED, "model": "sticker"}
+    text: dict[str, Any] = {"tokenizer": "sticker", "tokens": 32}
+    return {
+        "index": {},
+        "filters": {},
+        "labels": {"names": _embedded("assets:labels")()},
+        "detect": network | {"min_score": 0.35},
+        "segment": network,
+        "caption": network | text,
+        "describe": network | text | {"prompt": "{label}"},
+    }
+
+
+PRESETS: dict[str, Callable[[], Settings]] = {"grounded-sam-llava": grounded_sam_llava, "sticker": sticker}
 """Every set by the name that the command line takes."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "index": (Index,),
     "filters": (Filters,),
+    "labels": (Vocabulary, ModelLabels, LocalVisionLanguage, HttpVisionLanguage),
     "detect": (Detect, GroundingDino),
     "segment": (Segment, Sam),
     "caption": (Caption, TextLimit, LocalVisionLanguage, HttpVisionLanguage),
@@ -56,27 +86,31 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _BUILT = ("detector", "segmenter", "describer", "scorer", "limit", "resources", "device")
 """Fields that are built from settings, or follow from where the run takes place."""
 
-STAGES = ("index", "filters", "detect", "segment", "caption", "describe", "verify")
+STAGES = ("index", "filters", "labels", "detect", "segment", "caption", "describe", "verify")
 """Stage names of the command line and of TOML files, in their order."""
 
 
 def preset(name: str) -> Settings:
-    """The settings of a named set, or of a TOML file over the paper's.
+    """The settings of a named set, or of a TOML file over the one it names as `base`, else the paper's.
 
     Raises:
         UserError: no such name or file, or the file is no TOML of known tables.
     """
     if not name.endswith(".toml"):
-        if name not in PRESETS:
-            raise UserError("--annotators", "is no set of annotators", name, nearest_name(name, PRESETS))
-        return PRESETS[name]()
+        return _named(name, "--annotators")
     try:
         changes = tomllib.loads(Path(name).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError("--annotators", f"cannot be read ({error.strerror})", name) from error
     except ValueError as error:
         raise UserError("--annotators", f"must be TOML ({error})", name) from error
-    return changed(grounded_sam_llava(), changes)
+    return changed(_named(changes.pop("base", "grounded-sam-llava"), f"{name}: base"), changes)
+
+
+def _named(name: str, argument: str) -> Settings:
+    if name not in PRESETS:
+        raise UserError(argument, "is no set of annotators", name, nearest_name(name, PRESETS))
+    return PRESETS[name]()
 
 
 def changed(settings: Settings, changes: Mapping[str, Mapping[str, Any]]) -> Settings:
@@ -89,7 +123,7 @@ def changed(settings: Settings, changes: Mapping[str, Mapping[str, Any]]) -> Set
     for stage, values in changes.items():
         if stage not in STAGES or not isinstance(values, Mapping):
             raise UserError("annotators", "must be tables of stages", stage, nearest_name(stage, STAGES))
-        known = {name for kind in _KINDS[stage] for name in _fields(kind)}
+        known = {"kind", "source"} | {name for kind in _KINDS[stage] for name in _fields(kind)}
         for name in values:
             if name not in known:
                 raise UserError(
@@ -99,52 +133,90 @@ def changed(settings: Settings, changes: Mapping[str, Mapping[str, Any]]) -> Set
     return result
 
 
-def vocabulary(path: Path | None) -> tuple[str, ...]:
-    """Labels, one a line of a file; without one, the 80 things of COCO."""
-    if path is None:
-        text = files("mtadiffusion.annotate").joinpath("coco_things.txt").read_text(encoding="utf-8")
-    else:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError("--labels", "must be a readable text file", str(path), str(error)) from error
-    names = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+def label_settings(choice: str) -> dict[str, Any]:
+    """The settings that `--labels` stands for: `caption`, `model`, or a file with a label a line."""
+    if choice in ("caption", "model"):
+        return {"source": choice}
+    return {"source": "vocabulary", "names": vocabulary(Path(choice))}
+
+
+def vocabulary(path: Path) -> tuple[str, ...]:
+    """Labels, one a line of a file."""
+    try:
+        names = _lines(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("--labels", "must be a readable text file", str(path), str(error)) from error
     if not names:
         raise UserError("--labels", "must name something, one label a line", str(path))
     return names
 
 
+def coco_things() -> tuple[str, ...]:
+    """The 80 things of COCO."""
+    return _lines(files("mtadiffusion.annotate").joinpath("coco_things.txt").read_text(encoding="utf-8"))
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+
+
 def build_stages(
-    settings: Settings, wanted: Sequence[str] = STAGES, *, labels: tuple[str, ...], device: str = "cpu"
+    settings: Settings,
+    wanted: Sequence[str] | None = None,
+    *,
+    device: str = "cpu",
 ) -> list[Stage]:
     """The stages that are wanted, in their order, each from its table of settings.
+
+    Args:
+        settings: one table a stage.
+        wanted: names of stages; None for all that have a table.
+        device: where models run.
 
     Raises:
         UserError: an unknown stage, or a value that cannot be.
     """
+    wanted = [name for name in STAGES if name in settings] if wanted is None else wanted
     for name in wanted:
         if name not in STAGES:
             raise UserError("--stages", "must name stages", name, nearest_name(name, STAGES))
     makers: dict[str, Callable[[dict[str, Any]], Stage]] = {
         "index": lambda values: Index(**values),
         "filters": lambda values: Filters(**values),
-        "detect": lambda values: _detect({"labels": labels} | values, device),
+        "labels": lambda values: _labels(values, settings.get("describe", {}), device),
+        "detect": lambda values: _detect(values, device),
         "segment": lambda values: _segment(values, device),
-        "caption": lambda values: Caption(**_with_describer(values, device)),
-        "describe": lambda values: Describe(**_with_describer(values, device)),
+        "caption": lambda values: Caption(**_asking(values, "StickerCaptioner", device)),
+        "describe": lambda values: Describe(**_asking(values, "StickerDescriber", device)),
         "verify": lambda values: _verify(values, device),
     }
     return [makers[name](dict(settings.get(name, {}))) for name in STAGES if name in wanted]
 
 
+def _labels(values: dict[str, Any], describe: Mapping[str, Any], device: str) -> Stage:
+    """What to look for; a model that lists it is the one that describes, unless another is named."""
+    source = values.pop("source", "vocabulary")
+    if source not in LABEL_SOURCES:
+        raise UserError("labels.source", f"must be one of {', '.join(LABEL_SOURCES)}", source)
+    if source == "caption":
+        return Labels(source=CaptionNouns())
+    if source == "vocabulary":
+        return Labels(source=Vocabulary(names=tuple(values.pop("names", coco_things()))))
+    shared = {name: describe[name] for name in ("model", "url", "key") if name in describe}
+    values = _with_describer(shared | values, "StickerCaptioner", device)
+    resources = values.pop("resources", Resources())
+    return Labels(source=ModelLabels(**values), resources=resources)
+
+
 def _detect(values: dict[str, Any], device: str) -> Stage:
-    detector = GroundingDino(**_taken(values, GroundingDino), device=device)
-    built = {"detector": detector, "labels": tuple(values["labels"]), "resources": _occupied(device)}
-    return Detect(**values | built)
+    kind = _kind(values, "annotators:StickerDetector", GroundingDino)
+    detector = kind(**_taken(values, kind), device=device)
+    return Detect(**values, detector=detector, resources=_occupied(device))
 
 
 def _segment(values: dict[str, Any], device: str) -> Stage:
-    segmenter = Sam(**_taken(values, Sam), device=device)
+    kind = _kind(values, "annotators:StickerSegmenter", Sam)
+    segmenter = kind(**_taken(values, kind), device=device)
     return Segment(**values, segmenter=segmenter, resources=_occupied(device))
 
 
@@ -153,18 +225,37 @@ def _verify(values: dict[str, Any], device: str) -> Stage:
     return Verify(**values, scorer=scorer, resources=_occupied(device))
 
 
-def _with_describer(values: dict[str, Any], device: str) -> dict[str, Any]:
-    limit = TextLimit(**_taken(values, TextLimit))
+def _with_describer(values: dict[str, Any], embedded: str, device: str) -> dict[str, Any]:
     if "url" in values:
-        server = HttpVisionLanguage(**_taken(values, HttpVisionLanguage))
-        return values | {"describer": server, "limit": limit}
-    describer = LocalVisionLanguage(**_taken(values, LocalVisionLanguage), device=device)
-    return values | {"describer": describer, "limit": limit, "resources": _occupied(device)}
+        return values | {"describer": HttpVisionLanguage(**_taken(values, HttpVisionLanguage))}
+    kind = _kind(values, f"annotators:{embedded}", LocalVisionLanguage)
+    describer = kind(**_taken(values, kind), device=device)
+    return values | {"describer": describer, "resources": _occupied(device)}
+
+
+def _asking(values: dict[str, Any], embedded: str, device: str) -> dict[str, Any]:
+    """A describer, and how much of its answers a text encoder reads."""
+    limit = TextLimit(**_taken(values, TextLimit))
+    return _with_describer(values, embedded, device) | {"limit": limit}
+
+
+def _kind(values: dict[str, Any], embedded: str, other: type) -> Any:
+    """The class of a stage's model: a small network of the package, or the stage's usual one."""
+    kind = values.pop("kind", None)
+    if kind not in (None, EMBEDDED):
+        raise UserError("kind", f"must be {EMBEDDED} where it is set", kind)
+    return _embedded(embedded) if kind else other
+
+
+def _embedded(name: str) -> Any:
+    """`module:attribute` of the sticker world, which nothing imports before it is named."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(f"mtadiffusion.stickers.{module}"), attribute)
 
 
 def _occupied(device: str) -> Resources:
     """What a worker with a model on this device occupies."""
-    return Resources(gpus=1) if device.startswith("cuda") else Resources()
+    return Resources(cpus=DECODERS, gpus=1) if device.startswith("cuda") else Resources()
 
 
 def _taken(values: dict[str, Any], kind: type) -> dict[str, Any]:

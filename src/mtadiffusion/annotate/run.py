@@ -106,7 +106,8 @@ def run_stages(dataset: Dataset, stages: Sequence[Stage], engine: Engine) -> lis
     """Run stages in order. The caller holds the dataset's lock (`data.dataset.writing`)."""
     reports = []
     for stage in stages:
-        inputs = Inputs(dataset=dataset, tables={name: dataset.table(name) for name in stage.reads})
+        tables = {name: dataset.table(name) for name in stage.reads}
+        inputs = Inputs(dataset=dataset, tables=tables, decoders=stage.resources.decoders)
         report = _run_stage(stage, inputs, engine)
         dataset = dataset.using(report.table)
         reports.append(report)

@@ -124,17 +124,18 @@ class Segment:
         masks, qualities = self.segmenter.segment(image, (np.array(boxes) * shrink).tolist(), size)
         for box, mask, quality in zip(boxes, masks, qualities, strict=True):
             cleaned = clean_mask(mask, self.island)
-            reason = self._fault(cleaned, box)
+            area = int(np.count_nonzero(cleaned))
+            reason = self._fault(cleaned, area, box)
             yield {
                 "status": KEPT if reason is None else REJECTED,
                 "reason": reason,
                 "counts": mask_to_coco(cleaned)["counts"],
-                "area": int(cleaned.sum()),
+                "area": area,
                 "quality": float(quality),
             }
 
-    def _fault(self, mask: np.ndarray, box_xyxy: Sequence[float]) -> str | None:
-        share = mask.mean()
+    def _fault(self, mask: np.ndarray, area: int, box_xyxy: Sequence[float]) -> str | None:
+        share = area / mask.size
         if share < self.min_area:
             return "tiny mask"
         if share > self.max_area:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from mtadiffusion.data.dataset import Dataset
-from mtadiffusion.data.images import decode
+from mtadiffusion.data.images import decoded
 from mtadiffusion.data.sources import Spec
 from mtadiffusion.data.tables import Table, fingerprint
 from mtadiffusion.data.tars import MemberReader
@@ -30,6 +30,11 @@ class Resources:
     gpus: float = 0
     """GPUs, or a share of one."""
 
+    @property
+    def decoders(self) -> int:
+        """Threads that decode pictures while the GPU works on earlier ones; without a GPU none would help."""
+        return int(self.cpus) if self.gpus else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
@@ -40,6 +45,9 @@ class Inputs:
 
     tables: Mapping[str, Table]
     """Name -> table, of those that the stage reads."""
+
+    decoders: int = 0
+    """Threads that decode pictures ahead of the stage."""
 
     def shard(self, number: int) -> ShardInputs:
         """The part of one shard."""
@@ -79,10 +87,11 @@ class ShardInputs:
 
     def images(self, index: pa.Table, longest: int | None = None) -> Iterator[Image.Image]:
         """The pictures of some rows of the index, RGB, upright, shrunk to `longest`, one at a time."""
+        rows = index.select(["url", "offset", "size"]).to_pylist()
+        resolved = self.inputs.dataset.resolved
         with MemberReader() as reader:
-            for row in index.select(["url", "offset", "size"]).to_pylist():
-                url = self.inputs.dataset.resolved(row["url"])
-                yield decode(reader.read(url, row["offset"], row["size"]), longest)
+            encoded = (reader.read(resolved(row["url"]), row["offset"], row["size"]) for row in rows)
+            yield from decoded(encoded, longest, self.inputs.decoders)
 
 
 class Stage(Protocol):

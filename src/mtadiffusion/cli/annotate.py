@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,18 +21,20 @@ def annotate(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the dataset; an earlier run in it goes on.")],
     annotators: Annotated[
-        str, typer.Option(help="grounded-sam-llava, or a TOML file of changes to it.")
+        str, typer.Option(help="grounded-sam-llava, sticker, or a TOML file of changes to the first.")
     ] = "grounded-sam-llava",
     labels: Annotated[
-        Path | None, typer.Option(help="What to look for, one label a line; without it COCO's 80 things.")
+        str | None,
+        typer.Option(help="What to look for: a file of labels; caption: its nouns; model: what it lists."),
     ] = None,
     min_score: Annotated[float | None, typer.Option(help="Least confidence of a box.")] = None,
     min_aesthetic: Annotated[float | None, typer.Option(help="Least aesthetic score of an image.")] = None,
     min_resolution: Annotated[int | None, typer.Option(help="Least shorter side of an image.")] = None,
     max_objects: Annotated[int | None, typer.Option(help="Most objects an image.")] = None,
     stages: Annotated[
-        str, typer.Option(help="Which of index, filters, detect, segment, caption, describe, verify to run.")
-    ] = "index,filters,detect,segment,caption,describe,verify",
+        str | None,
+        typer.Option(help="Of index, filters, labels, detect, segment, caption, describe, verify."),
+    ] = None,
     executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
     ray_address: Annotated[
         str | None, typer.Option(help="The cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
@@ -67,16 +69,17 @@ def annotate(
     from mtadiffusion.annotate.annotate import annotate as run
     from mtadiffusion.annotate.engines import engine
 
-    given = {
+    given: dict[str, dict[str, Any]] = {
         "filters": {"min_aesthetic": min_aesthetic, "min_resolution": min_resolution},
         "detect": {"min_score": min_score, "max_objects": max_objects},
     }
+    if labels is not None:
+        given["labels"] = presets.label_settings(labels)
     chosen = {stage: {k: v for k, v in values.items() if v is not None} for stage, values in given.items()}
     settings = presets.changed(presets.preset(annotators), chosen)
-    names = [name.strip() for name in stages.split(",") if name.strip()]
-    things = presets.vocabulary(labels)
+    names = None if stages is None else [name.strip() for name in stages.split(",") if name.strip()]
     with engine(executor, workers, address=ray_address, device=device) as (at, found):
-        built = presets.build_stages(settings, names, labels=things, device=found)
+        built = presets.build_stages(settings, names, device=found)
         reports = run(source, out, built, engine=at, shard_size=shard_size)
     failed = sum(len(report.failed) for report in reports)
     rows = [(r.table.key, r.made, r.reused, len(r.failed)) for r in reports]

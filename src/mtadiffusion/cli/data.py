@@ -119,14 +119,15 @@ def preview(
 def export(
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="Folder to write to; an export that was stopped goes on.")],
-    form: Annotated[str, typer.Option("--format", help="webdataset or coco.")] = "webdataset",
+    form: Annotated[str, typer.Option("--format", help="webdataset, hf or coco.")] = "webdataset",
     json: options.Json = False,
 ) -> None:
-    """Hand a dataset on: WebDataset shards with images and objects, or one COCO file.
+    """Hand a dataset on: WebDataset shards or Hugging Face Parquet with images and objects, or one COCO file.
 
     \b
     Examples:
       mta data export dataset --out shards --format webdataset
+      mta data export dataset --out parquet --format hf
       mta data export dataset --out coco --format coco
     """
     options.check_folder(out)

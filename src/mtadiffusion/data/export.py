@@ -1,4 +1,4 @@
-"""Annotated datasets for other programs: WebDataset shards with everything, or one COCO file.
+"""Annotated datasets for other programs: WebDataset shards, Parquet for Hugging Face, or one COCO file.
 
 Images leave as the bytes that they came as; only images that have a described object leave at all.
 """
@@ -11,14 +11,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.files import whole_file, write_json
 from mtadiffusion.data.tables import KEPT, Table, shard_name
 from mtadiffusion.data.tars import MemberReader, Packer
 from mtadiffusion.errors import UserError, nearest_name
 
-FORMATS = ("webdataset", "coco")
+FORMATS = ("webdataset", "hf", "coco")
 _TABLES = ("index", "detections", "masks", "descriptions")
+_HF_OBJECT = pa.struct(
+    [
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        ("box_xyxy", pa.list_(pa.float32())),
+        ("segmentation", pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])),
+        ("area", pa.int64()),
+        ("description", pa.string()),
+    ]
+)
+_HF_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def _hf_feature(kind: pa.DataType) -> dict[str, Any]:
+    """What `datasets` calls an Arrow type."""
+    if kind == _HF_IMAGE:
+        return {"_type": "Image"}
+    if pa.types.is_struct(kind):
+        return {kind.field(i).name: _hf_feature(kind.field(i).type) for i in range(kind.num_fields)}
+    if pa.types.is_list(kind):
+        return {"_type": "List", "feature": _hf_feature(kind.value_type)}
+    return {"_type": "Value", "dtype": {"float": "float32"}.get(str(kind), str(kind))}
+
+
+_HF_FIELDS = pa.schema(
+    [
+        ("image", _HF_IMAGE),
+        ("image_id", pa.string()),
+        ("caption", pa.string()),
+        ("objects", pa.list_(_HF_OBJECT)),
+    ]
+)
+_HF_FEATURES = {field.name: _hf_feature(field.type) for field in _HF_FIELDS}
+_HF_SCHEMA = _HF_FIELDS.with_metadata({"huggingface": json.dumps({"info": {"features": _HF_FEATURES}})})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +85,7 @@ def export(root: Path, out: Path, form: str) -> int:
         raise UserError("--format", "is no format", form, nearest_name(form, FORMATS))
     dataset = Dataset.open(root)
     tables = _tables(dataset)
-    return {"webdataset": _webdataset, "coco": _coco}[form](dataset, tables, out)
+    return {"webdataset": _webdataset, "hf": _hf, "coco": _coco}[form](dataset, tables, out)
 
 
 def _tables(dataset: Dataset) -> dict[str, Table]:
@@ -112,6 +149,26 @@ def _pack(dataset: Dataset, packer: Packer, reader: MemberReader, image: Annotat
     packer.add(f"{key}.{suffix}", reader.read(dataset.resolved(row["url"]), row["offset"], row["size"]))
     facts = {"image_id": row["image_id"], "caption": image.caption, "objects": image.objects}
     packer.add(f"{key}.json", json.dumps(facts, ensure_ascii=False).encode())
+
+
+def _hf(dataset: Dataset, tables: dict[str, Table], out: Path) -> int:
+    """`data/shard-000000.parquet`, which `datasets.load_dataset(FOLDER)` reads, images decoded."""
+    count = 0
+    for shard in _shards(dataset, tables):
+        path = out / "data" / f"{shard_name(shard)}.parquet"
+        if not path.exists():
+            with whole_file(path) as file, MemberReader() as reader:
+                rows = [_hf_row(dataset, reader, image) for image in annotated_images(tables, shard)]
+                pq.write_table(pa.Table.from_pylist(rows, schema=_HF_SCHEMA), file, compression="zstd")
+        count += pq.read_metadata(path).num_rows
+    return count
+
+
+def _hf_row(dataset: Dataset, reader: MemberReader, image: AnnotatedImage) -> dict[str, Any]:
+    row = image.row
+    data = reader.read(dataset.resolved(row["url"]), row["offset"], row["size"])
+    facts = {"image_id": row["image_id"], "caption": image.caption, "objects": image.objects}
+    return {"image": {"bytes": data, "path": row["image_id"]}} | facts
 
 
 def _coco(dataset: Dataset, tables: dict[str, Table], out: Path) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from PIL import Image, ImageOps
 
@@ -10,6 +13,9 @@ from mtadiffusion.imaging.images import to_rgb
 
 LARGEST_PIXELS = 178_956_970
 """The most pixels that are decoded; more is a decompression bomb."""
+
+_AHEAD = 4
+"""Pictures a thread that wait decoded, at most."""
 
 
 class UndecodableImageError(ValueError):
@@ -37,6 +43,29 @@ def decode(data: bytes, longest: int | None = None) -> Image.Image:
     if longest is not None and max(image.size) > longest:
         image.thumbnail((longest, longest), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return image
+
+
+def decoded(encoded: Iterable[bytes], longest: int | None = None, threads: int = 0) -> Iterator[Image.Image]:
+    """`decode` of each, in order.
+
+    Args:
+        encoded: read no further than a few pictures ahead.
+        longest: as `decode` takes it.
+        threads: that decode ahead of the caller, who meanwhile keeps a GPU busy; 0: decode when asked.
+    """
+    if not threads:
+        yield from (decode(data, longest) for data in encoded)
+        return
+    pool, waiting = ThreadPoolExecutor(threads), deque[Future[Image.Image]]()
+    try:
+        for data in encoded:
+            waiting.append(pool.submit(decode, data, longest))
+            if len(waiting) > _AHEAD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def opened(data: bytes) -> Image.Image:

@@ -164,41 +164,55 @@ def coco_to_mask(rle: Mapping[str, Any]) -> np.ndarray:
 
 def mask_to_coco(mask: np.ndarray, *, compress: bool = True) -> dict[str, Any]:
     """COCO RLE of a bool (H, W) mask: {"size": [H, W], "counts": str, or list of int uncompressed}."""
-    flat = mask.astype(bool).ravel(order="F")
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist() if flat.size else []
-    if flat.size and flat[0]:
-        counts.insert(0, 0)
-    return {"size": list(mask.shape), "counts": _compress(counts) if compress else counts}
+    counts = _runs(mask.astype(bool))
+    return {"size": list(mask.shape), "counts": _compress(counts) if compress else counts.tolist()}
 
 
-def _compress(counts: list[int]) -> str:
+def _runs(mask: np.ndarray) -> np.ndarray:
+    """Lengths of the runs of 0 and 1 in turn, 0 first; only columns that hold a 1 are looked at."""
+    columns = np.flatnonzero(mask.any(0))
+    if not len(columns):
+        return np.array([mask.size] if mask.size else [], np.int64)
+    x0, x1 = columns[0], columns[-1] + 1
+    flat = np.concatenate([[False], mask[:, x0:x1].ravel(order="F"), [False]])
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + x0 * mask.shape[0]
+    lengths = np.diff(np.concatenate([[0], edges, [mask.size]]))
+    return lengths[:-1] if edges[-1] == mask.size else lengths
+
+
+_GROUPS = 12
+"""Groups of five bits in a number of at most 60 bits."""
+
+
+def _compress(counts: np.ndarray) -> str:
     """COCO's string: from the fourth count on the difference to the count two before, in signed groups
     of five bits, low ones first, bit 5 = more to come, plus 48 to be printable."""
-    groups: list[int] = []
-    for index, count in enumerate(counts):
-        value = count - counts[index - 2] if index > 2 else count
-        more = True
-        while more:
-            group, value = value & 0x1F, value >> 5
-            more = value != (-1 if group & 0x10 else 0)
-            groups.append(group + (0x20 if more else 0) + 48)
-    return bytes(groups).decode("ascii")
+    values = counts.copy()
+    values[3:] -= counts[1:-2]
+    codes, used = np.zeros((len(values), _GROUPS), np.uint8), np.zeros((len(values), _GROUPS), bool)
+    more, place = np.ones(len(values), bool), 0
+    while more.any():
+        used[:, place] = more
+        group, values = values & 0x1F, values >> 5
+        more = more & (values != np.where(group & 0x10, -1, 0))
+        codes[:, place] = group + np.where(more, 0x20, 0) + 48
+        place += 1
+    return codes[used].tobytes().decode("ascii")
 
 
 def _decompress(text: str | bytes) -> list[int]:
-    counts: list[int] = []
-    value = shift = 0
-    for code in text.encode("ascii") if isinstance(text, str) else text:
-        group = code - 48
-        value |= (group & 0x1F) << shift
-        shift += 5
-        if group & 0x20:
-            continue
-        if group & 0x10:
-            value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-        value = shift = 0
-    if shift:
+    printed = np.frombuffer(text.encode("ascii") if isinstance(text, str) else text, np.uint8)
+    codes = printed.astype(np.int64) - 48
+    last = codes & 0x20 == 0
+    if not len(codes):
+        return []
+    if not last[-1]:
         raise UserError("COCO RLE", "must not end in the middle of a number", text)
-    return counts
+    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
+    places = np.arange(len(codes)) - np.repeat(starts, np.diff(np.append(starts, len(codes))))
+    if places.max() >= _GROUPS:
+        raise UserError("COCO RLE", f"must have numbers of at most {_GROUPS} digits", text)
+    values = np.add.reduceat((codes & 0x1F) << 5 * places, starts)
+    values -= np.where(codes[last] & 0x10, np.int64(1) << 5 * (places[last] + 1), 0)
+    values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
+    return values.tolist()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mtadiffusion.inpaint.pipeline import MTAInpaintPipeline
 
-Kind = Literal["backbone", "branch", "style_vgg", "judge"]
+Kind = Literal["backbone", "branch", "style_vgg", "judge", "instances", "attributes"]
 
 NO_BRANCH = "none"
 """The branch name that means: the backbone alone, with latent blending."""
@@ -34,6 +34,8 @@ _OPTIONS: dict[Kind, str] = {
     "branch": "--branch",
     "style_vgg": "style_vgg.weights",
     "judge": "judge",
+    "instances": "model",
+    "attributes": "model",
 }
 _WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """The folders of a backbone that hold weights, and their file's name without its suffix."""
@@ -93,6 +95,10 @@ _KNOWN = (
     _Known(name="sticker", kind="branch", licence="Apache-2.0", embedded_at="stickers/weights/branch"),
     _Known(name="sticker", kind="style_vgg", licence="Apache-2.0", embedded_at="stickers/weights/latent_vgg"),
     _Known(name="sticker", kind="judge", licence="Apache-2.0", embedded_at="stickers/weights/judge"),
+    _Known(name="sticker", kind="instances", licence="Apache-2.0", embedded_at="stickers/weights/instances"),
+    _Known(
+        name="sticker", kind="attributes", licence="Apache-2.0", embedded_at="stickers/weights/attributes"
+    ),
     _Known(
         name="stable-diffusion-v1-5/stable-diffusion-v1-5",
         kind="backbone",
@@ -113,6 +119,12 @@ _BRANCH_OF = {"sticker": "sticker"}
 def known_models() -> list[ModelEntry]:
     """Every model that can be named, embedded ones first."""
     return [_entry(known) for known in _KNOWN]
+
+
+def embedded_backbone(name: str) -> Path | None:
+    """The folder of an embedded backbone, None if none has that name."""
+    known = {one.name: one for one in _KNOWN if one.kind == "backbone" and one.embedded_at}
+    return _embedded_folder(known[name]) if name in known else None
 
 
 def resolve_backbone(name: str, argument: str = _OPTIONS["backbone"]) -> Path:
@@ -137,6 +149,16 @@ def resolve_style_vgg(name: str, argument: str = _OPTIONS["style_vgg"]) -> Path:
 def resolve_judge(name: str = "sticker", argument: str = _OPTIONS["judge"]) -> Path:
     """The folder of a judge, given its embedded name or its folder."""
     return _resolved("judge", name, argument)
+
+
+def resolve_instances(name: str = "sticker", argument: str = _OPTIONS["instances"]) -> Path:
+    """The folder of a small network that finds objects, given its embedded name or its folder."""
+    return _resolved("instances", name, argument)
+
+
+def resolve_attributes(name: str = "sticker", argument: str = _OPTIONS["attributes"]) -> Path:
+    """The folder of a small classifier of styles and colours, given its embedded name or its folder."""
+    return _resolved("attributes", name, argument)
 
 
 def default_branch(model: str) -> str:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mtadiffusion.errors import UserError
+from mtadiffusion.stickers.layers import strided_body
 
 NONE = "none"
 """The category of a hole in which no object can be made out, and the colour of an object without a word."""
@@ -91,18 +92,8 @@ class Judge(nn.Module):
     def __init__(self, config: JudgeConfig) -> None:
         super().__init__()
         self.config = config
-        channels = (3, *config.widths)
-        self.body = nn.Sequential(
-            *(
-                nn.Sequential(
-                    nn.Conv2d(inner, outer, 3, stride, 1, bias=False),
-                    nn.BatchNorm2d(outer),
-                    nn.ReLU(inplace=True),
-                )
-                for inner, outer, stride in zip(channels[:-1], channels[1:], config.strides, strict=True)
-            )
-        )
-        self.heads = nn.ModuleList(nn.Linear(channels[-1], count) for count in self._answers())
+        self.body = strided_body(config.widths, config.strides)
+        self.heads = nn.ModuleList(nn.Linear(config.widths[-1], count) for count in self._answers())
 
     def _answers(self) -> tuple[int, int, int]:
         return len(self.config.labels) + 1, len(self.config.styles), len(self.config.colours) + 1

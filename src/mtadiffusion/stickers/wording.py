@@ -79,6 +79,11 @@ def caption(rng: np.random.Generator, names: Sequence[str], style: str, backdrop
     return f"{_article(_pick(rng, STYLE_ADJECTIVES[style]))} scene with {things}{place}"
 
 
+def listing(labels: Sequence[str]) -> str:
+    """What someone says who knows the objects' names only: "an apple and a car"; nothing of nothing."""
+    return _joined([_article(label) for label in labels]) if labels else ""
+
+
 def request(label: str, colour: str | None) -> str:
     """What a user types who wants an object and leaves the style to the picture: "a red apple"."""
     return _article(f"{colour} {label}" if colour else label)
