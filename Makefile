@@ -10,6 +10,7 @@ SPLIT ?= validation
 LOOP ?= loop
 SCENES ?= 2000
 STEPS ?= 300
+SHOWN ?= 6
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -59,7 +60,7 @@ loop: $(STAMP) ## pictures -> annotations -> a branch trained on them -> inpaint
 	$(BIN)/mta data preview $(LOOP)/dataset --out $(LOOP)/preview.html
 	$(BIN)/mta train --recipe sticker --out $(LOOP)/run --set data.source=$(LOOP)/dataset \
 		--set steps=$(STEPS) --set validation.every=$(STEPS)
-	$(BIN)/mta demo --branch $(LOOP)/run/branch --out $(LOOP)/demo --count 6
+	$(BIN)/mta demo --branch $(LOOP)/run/branch --out $(LOOP)/demo --count $(SHOWN)
 
 # Hours on two cores; every step keeps its state in runs/ and goes on where it was.
 weights: $(STAMP) ## rebuild the embedded weights by their recipes (hours)

@@ -19,12 +19,11 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_the_loop_goes_from_pictures_to_inpainting(tmp_path):
     command = ["make", "loop", "--old-file", ".venv/.ready", f"BIN={Path(sys.executable).parent}"]
-    subprocess.run(
-        [*command, f"LOOP={tmp_path}", "SCENES=24", "STEPS=2"], cwd=ROOT, check=True, capture_output=True
-    )
+    scale = [f"LOOP={tmp_path}", "SCENES=24", "STEPS=2", "SHOWN=1"]
+    subprocess.run([*command, *scale], cwd=ROOT, check=True, capture_output=True)
     records = DatasetRecords(tmp_path / "dataset", split="train")
     first = records.record(0)
     assert first.objects
     assert first.caption
     assert Dataset.open(tmp_path / "dataset").table("descriptions").absent(1) == []
-    assert (tmp_path / "demo" / "demo.html").exists()
+    assert (tmp_path / "demo" / "index.html").exists()

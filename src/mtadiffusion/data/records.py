@@ -82,7 +82,7 @@ class DatasetRecords:
         with MemberReader() as reader:
             data = reader.read(self.dataset.resolved(row["url"]), row["offset"], row["size"])
         aspect = max(row["width"], row["height"]) / min(row["width"], row["height"])
-        return np.asarray(decode(data, round(self.size * aspect) if self.size else None))
+        return np.array(decode(data, round(self.size * aspect) if self.size else None))
 
 
 def _is_validation(image_id: str) -> bool:
