@@ -154,19 +154,19 @@ def clean_mask(mask: np.ndarray, least: float) -> np.ndarray:
 
 
 def _clean(mask: np.ndarray, least: float) -> np.ndarray:
-    parts, _ = ndimage.label(mask)
+    parts, count = ndimage.label(mask)
     areas = np.bincount(parts.ravel())
     areas[0] = 0
     limit = least * areas.max()
-    large = areas >= limit
-    large[0] = False
-    solid = large[parts]
-    gaps, _ = ndimage.label(~solid)
-    sizes = np.bincount(gaps.ravel())
-    open_gaps = np.unique(np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]]))
-    filled = sizes < limit
-    filled[[0, *open_gaps]] = False
-    return solid | filled[gaps]
+    solid = mask if count == 1 else (areas >= max(limit, 1))[parts]
+    gaps, count = ndimage.label(~solid)
+    closed = np.ones(count + 1, bool)
+    closed[0] = False
+    for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):
+        closed[edge] = False
+    if not closed.any():
+        return solid
+    return solid | (closed & (np.bincount(gaps.ravel(), minlength=count + 1) < limit))[gaps]
 
 
 def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
