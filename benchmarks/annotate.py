@@ -307,7 +307,7 @@ def main() -> None:
         figures["peak_memory_mb"] = peak_memory(root / "memory", some)
         figures["peak_memory_mb_10x"] = peak_memory(root / "memory10", 10 * some)
         figures |= resumed(root / "resumed", some, arguments.kills)
-        figures |= ray_speedup(root / "ray", arguments.pictures)
+        figures |= ray_speedup(root / "ray", 3 * arguments.pictures)
     print(json.dumps(figures))
 
 
