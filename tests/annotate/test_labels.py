@@ -101,3 +101,15 @@ def test_the_model_that_lists_is_the_one_that_describes_unless_another_is_named(
     assert isinstance(stage.source.describer, HttpVisionLanguage)
     with pytest.raises(UserError, match=r"labels\.source must be one of"):
         presets.build_stages(presets.changed(settings, {"labels": {"source": "tags"}}), ["labels"])
+
+
+def test_the_embedded_set_can_list_its_own_labels():
+    settings = presets.changed(presets.preset("sticker"), {"labels": presets.label_settings("model")})
+    (stage,) = presets.build_stages(settings, ["labels"])
+    assert type(stage.source.describer).__name__ == "StickerCaptioner"
+
+
+@pytest.mark.parametrize("changes", [{"detect": {"source": "caption"}}, {"filters": {"kind": "sticker"}}])
+def test_settings_that_choose_a_class_belong_to_stages_that_have_a_choice(changes):
+    with pytest.raises(UserError, match="is no setting"):
+        presets.changed(presets.preset("sticker"), changes)

@@ -83,6 +83,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "describe": (Describe, TextLimit, LocalVisionLanguage, HttpVisionLanguage),
     "verify": (Verify, ClipScorer),
 }
+_MODELLED = ("labels", "detect", "segment", "caption", "describe")
+_SWITCHES = {stage: {"kind"} for stage in _MODELLED} | {"labels": {"kind", "source"}}
+"""Settings that choose a class and are no field of one."""
+
 _BUILT = ("detector", "segmenter", "describer", "scorer", "limit", "resources", "device")
 """Fields that are built from settings, or follow from where the run takes place."""
 
@@ -123,7 +127,7 @@ def changed(settings: Settings, changes: Mapping[str, Mapping[str, Any]]) -> Set
     for stage, values in changes.items():
         if stage not in STAGES or not isinstance(values, Mapping):
             raise UserError("annotators", "must be tables of stages", stage, nearest_name(stage, STAGES))
-        known = {"kind", "source"} | {name for kind in _KINDS[stage] for name in _fields(kind)}
+        known = _SWITCHES.get(stage, set()) | {name for kind in _KINDS[stage] for name in _fields(kind)}
         for name in values:
             if name not in known:
                 raise UserError(
@@ -200,9 +204,10 @@ def _labels(values: dict[str, Any], describe: Mapping[str, Any], device: str) ->
         raise UserError("labels.source", f"must be one of {', '.join(LABEL_SOURCES)}", source)
     if source == "caption":
         return Labels(source=CaptionNouns())
+    names = tuple(values.pop("names", ())) or coco_things()
     if source == "vocabulary":
-        return Labels(source=Vocabulary(names=tuple(values.pop("names", coco_things()))))
-    shared = {name: describe[name] for name in ("model", "url", "key") if name in describe}
+        return Labels(source=Vocabulary(names=names))
+    shared = {name: describe[name] for name in ("kind", "model", "url", "key") if name in describe}
     values = _with_describer(shared | values, "StickerCaptioner", device)
     resources = values.pop("resources", Resources())
     return Labels(source=ModelLabels(**values), resources=resources)
