@@ -21,7 +21,7 @@ def annotate(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the dataset; an earlier run in it goes on.")],
     annotators: Annotated[
-        str, typer.Option(help="grounded-sam-llava, sticker, or a TOML file of changes to the first.")
+        str, typer.Option(help="grounded-sam-llava, sticker, or a TOML file of changes to its base.")
     ] = "grounded-sam-llava",
     labels: Annotated[
         str | None,
