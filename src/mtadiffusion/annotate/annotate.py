@@ -21,6 +21,7 @@ def annotate(
     *,
     engine: Engine | None = None,
     shard_size: int = SHARD_SIZE,
+    annotations: Sequence[Path] = (),
 ) -> list[StageReport]:
     """Annotate a source into the dataset in `out`; what an earlier run did there stays.
 
@@ -30,10 +31,12 @@ def annotate(
         stages: in order; each reads tables of earlier ones, of this run or one before it.
         engine: where shards are made: `run_local.Local`, `run_ray.OnRay`; by default in this process.
         shard_size: images a shard, where the source does not say.
+        annotations: files with the source's own boxes, masks and texts (`data.annotation_files`).
 
     Raises:
         UserError: nothing to read, another run is at work in `out`, or its disk is full.
     """
     root = out.absolute()  # workers on other machines start elsewhere
     with writing(root):
-        return run_stages(Dataset.open_or_plan(root, source, shard_size), stages, engine or Local())
+        dataset = Dataset.open_or_plan(root, source, shard_size, annotations)
+        return run_stages(dataset, stages, engine or Local())

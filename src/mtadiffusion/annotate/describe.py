@@ -15,12 +15,11 @@ import pyarrow as pa
 from PIL import Image
 
 from mtadiffusion.annotate.detect import kept_rows
-from mtadiffusion.annotate.segment import mask_box
 from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
 from mtadiffusion.annotate.wording import describe
 from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
 from mtadiffusion.errors import UserError
-from mtadiffusion.imaging.masks import coco_to_mask
+from mtadiffusion.imaging.masks import coco_to_mask, mask_box
 from mtadiffusion.models.registry import embedded_backbone
 
 PROMPT = "Describe the {label} and its style in details"

@@ -7,7 +7,7 @@ stays in the table, with the reason why it was left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import Any, ClassVar, Protocol
 
@@ -73,11 +73,8 @@ class Detector(Protocol):
 
 
 @dataclass(kw_only=True)
-class Detect:
-    """Makes the table `detections` of the images that have labels."""
-
-    detector: Detector
-    """The model."""
+class BoxRules:
+    """Which of an image's boxes cannot be right, or are too many."""
 
     min_score: float = 0.6
     """The least confidence of a box."""
@@ -94,6 +91,49 @@ class Detect:
     max_area: float = 0.95
     """The largest area of a box, as a share of the image's."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_score < 1:
+            raise UserError("min_score", "must be at least 0 and less than 1", self.min_score)
+        if self.max_objects < 1:
+            raise UserError("max_objects", "must be at least 1", self.max_objects)
+
+    def rules(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {one.name: getattr(self, one.name) for one in fields(BoxRules)}
+
+    def judged(self, boxes: Sequence[Detection], size: tuple[int, int]) -> list[tuple[Detection, str | None]]:
+        """Boxes clipped to `size` (width, height), best first, each with why it is left out."""
+        clipped = sorted((_clipped(box, size) for box in boxes), key=lambda box: -box.score)
+        kept: list[Detection] = []
+        judged = []
+        for box in clipped:
+            reason = self._fault(box, size, kept)
+            if reason is None:
+                kept.append(box)
+            judged.append((box, reason))
+        return judged
+
+    def _fault(self, box: Detection, size: tuple[int, int], kept: Sequence[Detection]) -> str | None:
+        x0, y0, x1, y1 = box.box_xyxy
+        across, down = (x1 - x0) / size[0], (y1 - y0) / size[1]
+        if box.score <= self.min_score:
+            return "score"
+        if min(across, down) < self.min_side:
+            return "tiny box"
+        if across * down > self.max_area:
+            return "whole image"
+        if any(box.label == one.label and box_iou(box.box_xyxy, one.box_xyxy) > self.nms_iou for one in kept):
+            return "overlap"
+        return "too many" if len(kept) >= self.max_objects else None
+
+
+@dataclass(kw_only=True)
+class Detect(BoxRules):
+    """Makes the table `detections` of the images that have labels."""
+
+    detector: Detector
+    """The model."""
+
     batch: int = 8
     """Images a forward pass."""
 
@@ -102,16 +142,9 @@ class Detect:
     resources: Resources = field(default_factory=Resources)
     """What one worker occupies."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_score < 1:
-            raise UserError("min_score", "must be at least 0 and less than 1", self.min_score)
-        if self.max_objects < 1:
-            raise UserError("max_objects", "must be at least 1", self.max_objects)
-
     def settings(self) -> Mapping[str, Any]:
         """The detector's and the rules'."""
-        rules = ("min_score", "max_objects", "nms_iou", "min_side", "max_area")
-        return {"detector": self.detector.settings()} | {name: getattr(self, name) for name in rules}
+        return {"detector": self.detector.settings()} | self.rules()
 
     def setup(self, inputs: Inputs) -> None:
         """Load the detector."""
@@ -140,32 +173,7 @@ class Detect:
             for image, boxes in zip(batch, answers, strict=True):
                 size = next(sizes)
                 scaled = [_scaled(box, image.size, size) for box in boxes]
-                yield [_row(box, reason) for box, reason in self.judged(scaled, size)]
-
-    def judged(self, boxes: Sequence[Detection], size: tuple[int, int]) -> list[tuple[Detection, str | None]]:
-        """Boxes clipped to `size` (width, height), best first, each with why it is left out."""
-        clipped = sorted((_clipped(box, size) for box in boxes), key=lambda box: -box.score)
-        kept: list[Detection] = []
-        judged = []
-        for box in clipped:
-            reason = self._fault(box, size, kept)
-            if reason is None:
-                kept.append(box)
-            judged.append((box, reason))
-        return judged
-
-    def _fault(self, box: Detection, size: tuple[int, int], kept: Sequence[Detection]) -> str | None:
-        x0, y0, x1, y1 = box.box_xyxy
-        across, down = (x1 - x0) / size[0], (y1 - y0) / size[1]
-        if box.score <= self.min_score:
-            return "score"
-        if min(across, down) < self.min_side:
-            return "tiny box"
-        if across * down > self.max_area:
-            return "whole image"
-        if any(box.label == one.label and box_iou(box.box_xyxy, one.box_xyxy) > self.nms_iou for one in kept):
-            return "overlap"
-        return "too many" if len(kept) >= self.max_objects else None
+                yield [detection_row(box, reason) for box, reason in self.judged(scaled, size)]
 
 
 def kept_rows(shard: ShardInputs) -> tuple[pa.Table, list[bool]]:
@@ -195,7 +203,8 @@ def _clipped(box: Detection, size: tuple[int, int]) -> Detection:
     return Detection(label=box.label, score=box.score, box_xyxy=(x0, y0, x1, y1))
 
 
-def _row(box: Detection, reason: str | None) -> dict[str, Any]:
+def detection_row(box: Detection, reason: str | None) -> dict[str, Any]:
+    """A box as the table has it; `reason` says why it is left out."""
     return {
         "label": box.label,
         "score": box.score,

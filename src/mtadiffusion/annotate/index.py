@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import imagehash
@@ -18,7 +18,7 @@ import pyarrow as pa
 from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
 from mtadiffusion.data.files import whole_file
 from mtadiffusion.data.images import UndecodableImageError, decode, opened, upright_size
-from mtadiffusion.data.sources import RawImage, aesthetic_score, flagged_unsafe, read_shard
+from mtadiffusion.data.sources import RawImage, aesthetic_score, caption_of, flagged_unsafe, read_shard
 from mtadiffusion.data.tables import DECODED, UNREADABLE, shard_name
 from mtadiffusion.data.tars import Packer
 
@@ -64,7 +64,8 @@ class Index:
         """One row an image of the source, in its order."""
         with ExitStack() as stack:
             packing = _Packing(shard, stack)
-            rows = [_row(image, packing) for image in _named_apart(read_shard(shard.spec))]
+            images = (_with_known(image, shard) for image in read_shard(shard.spec))
+            rows = [_row(image, packing) for image in _named_apart(images)]
             packing.close()
         return pa.Table.from_pylist(rows, schema=SCHEMA)
 
@@ -88,6 +89,15 @@ class _Packing:
     def close(self) -> None:
         if self._packer is not None:
             self._packer.close()
+
+
+def _with_known(image: RawImage, shard: ShardInputs) -> RawImage:
+    """An image with what annotation files say of it."""
+    known = shard.inputs.dataset.known(image.key)
+    if not known:
+        return image
+    fields = {**image.fields, **known}
+    return replace(image, fields=fields, caption=image.caption or caption_of(fields))
 
 
 def _named_apart(images: Iterator[RawImage]) -> Iterator[tuple[str, RawImage]]:

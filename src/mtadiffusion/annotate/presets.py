@@ -2,6 +2,7 @@
 
 A set is one table of settings a stage. `grounded-sam-llava` is the paper's: models, thresholds and prompt.
 `sticker` is for pictures of the sticker world: small networks that come with the package, known here by name.
+`source` asks no model: boxes, masks and texts are those that came with the images.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from mtadiffusion.annotate.clip_scorer import ClipScorer
 from mtadiffusion.annotate.describe import PROMPT, Describe, TextLimit
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
+from mtadiffusion.annotate.from_source import SourceBoxes, SourceMasks, SourceTexts
 from mtadiffusion.annotate.grounding_dino import GroundingDino
 from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.labels import CaptionNouns, Labels, ModelLabels, Vocabulary
@@ -34,11 +36,17 @@ Settings = dict[str, dict[str, Any]]
 LABEL_SOURCES = ("vocabulary", "caption", "model")
 """Where labels come from."""
 
+MOST_OBJECTS = 1000
+"""Objects an image that `source` takes: all."""
+
 DECODERS = 4
 """Cores beside a GPU: they decode pictures ahead of the model."""
 
 EMBEDDED = "sticker"
 """The `kind` of a stage's model that is one of the package's small networks."""
+
+SOURCE = "source"
+"""The `kind` of a stage that takes what came with the images and asks no model."""
 
 
 def grounded_sam_llava() -> Settings:
@@ -70,17 +78,32 @@ def sticker() -> Settings:
     }
 
 
-PRESETS: dict[str, Callable[[], Settings]] = {"grounded-sam-llava": grounded_sam_llava, "sticker": sticker}
+def source() -> Settings:
+    """The source's own boxes, masks and texts, duplicates included; no model."""
+    return {
+        "index": {},
+        "filters": {"duplicates": False},
+        "detect": {"kind": SOURCE, "max_objects": MOST_OBJECTS},
+        "segment": {"kind": SOURCE},
+        "describe": {"kind": SOURCE},
+    }
+
+
+PRESETS: dict[str, Callable[[], Settings]] = {
+    "grounded-sam-llava": grounded_sam_llava,
+    "sticker": sticker,
+    "source": source,
+}
 """Every set by the name that the command line takes."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "index": (Index,),
     "filters": (Filters,),
     "labels": (Vocabulary, ModelLabels, LocalVisionLanguage, HttpVisionLanguage),
-    "detect": (Detect, GroundingDino),
-    "segment": (Segment, Sam),
+    "detect": (Detect, GroundingDino, SourceBoxes),
+    "segment": (Segment, Sam, SourceMasks),
     "caption": (Caption, TextLimit, LocalVisionLanguage, HttpVisionLanguage),
-    "describe": (Describe, TextLimit, LocalVisionLanguage, HttpVisionLanguage),
+    "describe": (Describe, TextLimit, LocalVisionLanguage, HttpVisionLanguage, SourceTexts),
     "verify": (Verify, ClipScorer),
 }
 _MODELLED = ("labels", "detect", "segment", "caption", "describe")
@@ -191,10 +214,21 @@ def build_stages(
         "detect": lambda values: _detect(values, device),
         "segment": lambda values: _segment(values, device),
         "caption": lambda values: Caption(**_asking(values, "StickerCaptioner", device)),
-        "describe": lambda values: Describe(**_asking(values, "StickerDescriber", device)),
+        "describe": lambda values: _describe(values, device),
         "verify": lambda values: _verify(values, device),
     }
+    _check_source(settings, wanted)
     return [makers[name](dict(settings.get(name, {}))) for name in STAGES if name in wanted]
+
+
+def _check_source(settings: Settings, wanted: Sequence[str]) -> None:
+    """The source's masks and texts go with its boxes, not with a model's."""
+    if settings.get("detect", {}).get("kind") == SOURCE:
+        return
+    for name in ("segment", "describe"):
+        if name in wanted and settings.get(name, {}).get("kind") == SOURCE:
+            remedy = f'set [detect] kind = "{SOURCE}" too'
+            raise UserError(f"annotators: {name}.kind", "needs the source's boxes", SOURCE, remedy)
 
 
 def _labels(values: dict[str, Any], describe: Mapping[str, Any], device: str) -> Stage:
@@ -214,15 +248,25 @@ def _labels(values: dict[str, Any], describe: Mapping[str, Any], device: str) ->
 
 
 def _detect(values: dict[str, Any], device: str) -> Stage:
+    if values.get("kind") == SOURCE:
+        return SourceBoxes(**_chosen(values, SourceBoxes))
     kind = _kind(values, "annotators:StickerDetector", GroundingDino)
     detector = kind(**_taken(values, kind), device=device)
     return Detect(**values, detector=detector, resources=_occupied(device))
 
 
 def _segment(values: dict[str, Any], device: str) -> Stage:
+    if values.get("kind") == SOURCE:
+        return SourceMasks(**_chosen(values, SourceMasks))
     kind = _kind(values, "annotators:StickerSegmenter", Sam)
     segmenter = kind(**_taken(values, kind), device=device)
     return Segment(**values, segmenter=segmenter, resources=_occupied(device))
+
+
+def _describe(values: dict[str, Any], device: str) -> Stage:
+    if values.get("kind") == SOURCE:
+        return SourceTexts(**_chosen(values, SourceTexts))
+    return Describe(**_asking(values, "StickerDescriber", device))
 
 
 def _verify(values: dict[str, Any], device: str) -> Stage:
@@ -248,7 +292,7 @@ def _kind(values: dict[str, Any], embedded: str, other: type) -> Any:
     """The class of a stage's model: a small network of the package, or the stage's usual one."""
     kind = values.pop("kind", None)
     if kind not in (None, EMBEDDED):
-        raise UserError("kind", f"must be {EMBEDDED} where it is set", kind)
+        raise UserError("kind", f"must be {EMBEDDED}, or {SOURCE} for boxes, masks and texts", kind)
     return _embedded(embedded) if kind else other
 
 
@@ -266,6 +310,11 @@ def _occupied(device: str) -> Resources:
 def _taken(values: dict[str, Any], kind: type) -> dict[str, Any]:
     """Move what `kind` is made of out of `values`."""
     return {name: values.pop(name) for name in _fields(kind) if name in values}
+
+
+def _chosen(values: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Those of the values that `kind` has; the rest belong to a model that is not asked."""
+    return _taken(dict(values), kind)
 
 
 def _fields(kind: Any) -> list[str]:

@@ -14,7 +14,7 @@ from scipy import ndimage
 from mtadiffusion.annotate.detect import box_iou, kept_rows
 from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
 from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
-from mtadiffusion.imaging.masks import mask_to_coco
+from mtadiffusion.imaging.masks import mask_box, mask_to_coco
 
 SCHEMA = pa.schema(
     [
@@ -167,9 +167,3 @@ def _clean(mask: np.ndarray, least: float) -> np.ndarray:
     if not closed.any():
         return solid
     return solid | (closed & (np.bincount(gaps.ravel(), minlength=count + 1) < limit))[gaps]
-
-
-def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """The box xyxy around a mask that is not empty, x1 and y1 exclusive."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

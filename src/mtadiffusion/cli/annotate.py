@@ -21,8 +21,9 @@ def annotate(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the dataset; an earlier run in it goes on.")],
     annotators: Annotated[
-        str, typer.Option(help="grounded-sam-llava, sticker, or a TOML file of changes to its base.")
+        str, typer.Option(help="grounded-sam-llava, sticker, source, or a TOML file of changes to its base.")
     ] = "grounded-sam-llava",
+    annotations: options.Annotations = None,
     labels: Annotated[
         str | None,
         typer.Option(help="What to look for: a file of labels; caption: its nouns; model: what it lists."),
@@ -56,6 +57,7 @@ def annotate(
     Examples:
       mta annotate photos --out dataset --min-resolution 512 --labels labels.txt
       mta annotate laion/ --out dataset --workers 8 --stages index,filters
+      mta annotate val2017 --out dataset --annotators boxes.toml --annotations instances_val2017.json
       mta annotate 's3://bucket/*.tar' --out dataset --annotators annotators.toml
       mta annotate /shared/laion --out /shared/dataset --executor ray --ray-address auto
     """
@@ -63,6 +65,7 @@ def annotate(
     if workers is not None:
         options.check_workers(workers)
     options.check_shard_size(shard_size)
+    options.check_annotations(annotations)
     output.quieten_libraries()
 
     from mtadiffusion.annotate import presets
@@ -80,7 +83,7 @@ def annotate(
     names = None if stages is None else [name.strip() for name in stages.split(",") if name.strip()]
     with engine(executor, workers, address=ray_address, device=device) as (at, found):
         built = presets.build_stages(settings, names, device=found)
-        reports = run(source, out, built, engine=at, shard_size=shard_size)
+        reports = run(source, out, built, engine=at, shard_size=shard_size, annotations=annotations or ())
     failed = sum(len(report.failed) for report in reports)
     rows = [(r.table.key, r.made, r.reused, len(r.failed)) for r in reports]
     if json:

@@ -1,4 +1,4 @@
-"""`mta data`: looking at annotated datasets."""
+"""`mta data`: taking in annotated datasets, looking at them, handing them on."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _LABELS = 20
 
 Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder that `mta annotate` made.")]
 
-_HELP = """Look at annotated datasets and hand them on: figures, pictures, checks, exports.
+_HELP = """Take in annotated datasets, look at them, and hand them on: figures, pictures, checks, exports.
 
 \b
 Examples:
+  mta data import val2017 --out dataset --annotations instances_val2017.json
   mta data stats dataset
   mta data validate dataset --images
   mta data preview dataset --out preview.html
@@ -33,6 +34,56 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
 )
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(help="Folder of images or tars, a tar, a Parquet file, a glob, or a URL of one.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the dataset; an earlier run in it goes on.")],
+    annotations: options.Annotations = None,
+    workers: Annotated[int, typer.Option(help="Processes a stage; 0: this one.")] = 1,
+    shard_size: Annotated[int, typer.Option(help="Images a shard; a tar of the source stays one.")] = 1000,
+    json: options.Json = False,
+) -> None:
+    """Take in images that have annotations: BrushData, MTADataset, COCO, LVIS, OpenImages; no model is asked.
+
+    Says which of the source's fields were understood. What is missing can be made by `mta annotate` with
+    `kind = "source"` for the stages that the source has.
+
+    \b
+    Examples:
+      mta data import val2017 --out dataset --annotations instances_val2017.json
+      mta data import brushdata/ --out dataset
+      mta data import images --out dataset --annotations boxes.csv --annotations class-descriptions.csv
+    """
+    options.check_folder(out)
+    options.check_workers(workers)
+    options.check_shard_size(shard_size)
+    options.check_annotations(annotations)
+
+    from mtadiffusion.annotate import presets
+    from mtadiffusion.annotate.annotate import annotate
+    from mtadiffusion.annotate.run_local import Local
+    from mtadiffusion.data import dataset as datasets
+    from mtadiffusion.data.stats import dataset_stats
+    from mtadiffusion.data.understood import understood
+
+    stages = presets.build_stages(presets.source())
+    engine, files = Local(workers), annotations or ()
+    annotate(source, out, stages, engine=engine, shard_size=shard_size, annotations=files)
+    made = datasets.Dataset.open(out)
+    fields, objects = understood(made), dataset_stats(made).objects
+    if json:
+        output.print_json({"dataset": out, "fields": [vars(one) for one in fields], "objects": objects})
+        return
+    output.print_table(
+        ("field", "taken for", "count"), [[one.field, one.meaning or "-", str(one.count)] for one in fields]
+    )
+    output.print_lines([""])
+    rows = [[table, name, str(count)] for table, counts in objects.items() for name, count in counts.items()]
+    output.print_table(("table", "objects", "count"), rows)
 
 
 @app.command()

@@ -28,6 +28,13 @@ Guidance = Annotated[float, typer.Option(help="Weight of the prompt; up to 1 the
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Annotations = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="File with the images' own boxes, masks or texts: COCO or LVIS .json, .jsonl, OpenImages .csv; "
+        "may be given several times."
+    ),
+]
 Model = Annotated[
     str, typer.Option(help="Backbone: a name of `mta models`, a folder in the diffusers layout, or a hub id.")
 ]
@@ -70,6 +77,13 @@ def check_workers(workers: int) -> None:
 def check_shard_size(size: int) -> None:
     """Images a shard."""
     _check_span("--shard-size", size, 1, MOST_IMAGES, "1000 is usual")
+
+
+def check_annotations(paths: list[Path] | None) -> None:
+    """Files that are there."""
+    for path in paths or ():
+        if not path.is_file():
+            raise UserError("--annotations", "must be a file", str(path), "there is no such file")
 
 
 def check_held_out(split: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from mtadiffusion.data.annotation_files import gather, known_of
 from mtadiffusion.data.files import sweep, write_json
 from mtadiffusion.data.sources import Spec, plan
 from mtadiffusion.data.tables import Table, shard_name
@@ -31,6 +33,9 @@ class Manifest:
 
     shard_size: int
     """Images a shard that were asked for; a tar of the source stays one shard."""
+
+    annotations: tuple[str, ...] = ()
+    """Files that it took the source's own annotations from."""
 
     tables: dict[str, str] = field(default_factory=dict)
     """Name -> fingerprint of the tables that the last run made or reused."""
@@ -63,24 +68,52 @@ class Dataset:
         if values.get("format_version") != FORMAT_VERSION:
             rule = f"must have format version {FORMAT_VERSION}"
             raise UserError("DATASET", rule, values.get("format_version"), "another mtadiffusion wrote it")
+        values["annotations"] = tuple(values.get("annotations", ()))
         return cls(root=root, manifest=Manifest(**values))
 
     @classmethod
-    def open_or_plan(cls, root: Path, source: str, shard_size: int) -> Dataset:
-        """Open the dataset in `root`, or plan a new one over `source`; the manifest is written last."""
+    def open_or_plan(
+        cls, root: Path, source: str, shard_size: int, annotations: Sequence[Path] = ()
+    ) -> Dataset:
+        """Open the dataset in `root`, or plan a new one over `source`; the manifest is written last.
+
+        Args:
+            root: the dataset's folder.
+            source: as `data.sources.plan` takes it.
+            shard_size: images a shard that are wanted.
+            annotations: files of `data.annotation_files`; an open dataset has its own, or the same are named.
+        """
         if (root / MANIFEST).exists():
             dataset = cls.open(root)
-            if dataset.manifest.source != source:
-                remedy = "choose another folder, or name the same source"
-                made_of = f"already holds a dataset of {dataset.manifest.source}"
-                raise UserError("--out", made_of, str(root), remedy)
+            dataset._check_made_of(source, annotations)
             return dataset
         specs = plan(source, shard_size)
         for shard, spec in enumerate(specs):
             write_json(_spec_path(root, shard), spec)
-        dataset = cls(root=root, manifest=Manifest(source=source, shards=len(specs), shard_size=shard_size))
+        if annotations:
+            gather(annotations, known_path(root))
+        manifest = Manifest(
+            source=source,
+            shards=len(specs),
+            shard_size=shard_size,
+            annotations=tuple(str(path) for path in annotations),
+        )
+        dataset = cls(root=root, manifest=manifest)
         dataset._write_manifest()
         return dataset
+
+    def _check_made_of(self, source: str, annotations: Sequence[Path]) -> None:
+        remedy = "choose another folder, or name the same"
+        if self.manifest.source != source:
+            rule = f"already holds a dataset of {self.manifest.source}"
+            raise UserError("--out", rule, str(self.root), remedy)
+        if annotations and tuple(map(str, annotations)) != self.manifest.annotations:
+            rule = f"has its annotations from {', '.join(self.manifest.annotations) or 'no file'}"
+            raise UserError("--out", rule, str(self.root), remedy)
+
+    def known(self, key: str) -> dict[str, Any]:
+        """What the annotation files say of the image of this key in the source."""
+        return known_of(known_path(self.root), key) if self.manifest.annotations else {}
 
     def spec(self, shard: int) -> Spec:
         """What the shard is read from."""
@@ -108,6 +141,11 @@ class Dataset:
 
     def _write_manifest(self) -> None:
         write_json(self.root / MANIFEST, asdict(self.manifest))
+
+
+def known_path(root: Path) -> Path:
+    """Where the content of annotation files lies."""
+    return root / "source" / "annotations.sqlite"
 
 
 def _spec_path(root: Path, shard: int) -> Path:

@@ -35,13 +35,23 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         DiskFullError: the disk is full, or the user's share of it.
     """
+    with whole_path(path) as partial, partial.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def whole_path(path: Path) -> Iterator[Path]:
+    """A name beside `path` for a library to write a file to, which becomes `path` without an error.
+
+    Raises:
+        DiskFullError: the disk is full, or the user's share of it.
+    """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         os.replace(partial, path)
     except OSError as error:
         if error.errno in _FULL:

@@ -14,7 +14,7 @@ from mtadiffusion.data.images import decode
 from mtadiffusion.data.tables import KEPT
 from mtadiffusion.data.tars import MemberReader
 from mtadiffusion.errors import UserError
-from mtadiffusion.imaging.masks import coco_to_mask
+from mtadiffusion.imaging.masks import coco_to_mask, mask_box
 from mtadiffusion.records import ImageRecord, ObjectRecord
 
 SPLITS = ("train", "validation")
@@ -102,11 +102,10 @@ def _object(
     shrunk = _nearest(whole, size)
     if not shrunk.any():
         return None
-    rows, columns = np.flatnonzero(shrunk.any(1)), np.flatnonzero(shrunk.any(0))
     return ObjectRecord(
         label=detection["label"],
         mask=shrunk,
-        box_xyxy=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
+        box_xyxy=mask_box(shrunk),
         description=description["text"],
         score=detection["score"],
     )

@@ -18,6 +18,7 @@ import fsspec
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
+from mtadiffusion.data.source_objects import may_be_objects
 from mtadiffusion.data.tars import TarSample, read_samples
 from mtadiffusion.errors import UserError
 
@@ -184,10 +185,10 @@ def _rows(file: pq.ParquetFile, first: int, count: int) -> Iterator[dict[str, An
 def _from_row(row: dict[str, Any], key: str, url: str) -> RawImage:
     key = str(row.get("key") or key)
     data, fault = _image_of_row(row, url)
-    fields = {k: v for k, v in row.items() if isinstance(v, str | int | float | bool)}
+    fields = {k: v for k, v in row.items() if isinstance(v, str | int | float | bool) or may_be_objects(k, v)}
     if data is None:
         return RawImage(key=key, data=None, fields=fields, fault=fault)
-    return RawImage(key=key, data=data, caption=_first(fields, CAPTION_FIELDS), fields=fields)
+    return RawImage(key=key, data=data, caption=caption_of(fields), fields=fields)
 
 
 def _image_of_row(row: dict[str, Any], url: str) -> tuple[bytes | None, str | None]:
@@ -237,6 +238,11 @@ def _raw_image(key: str, data: bytes, texts: Mapping[str, bytes], place: Place |
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     found = (fields[name] for name in names if isinstance(fields.get(name), str) and fields[name].strip())
     return next((value.strip() for value in found), None)
+
+
+def caption_of(fields: Mapping[str, Any]) -> str | None:
+    """The source's text about the image, if it has one under a known name."""
+    return _first(fields, CAPTION_FIELDS)
 
 
 def aesthetic_score(fields: Mapping[str, Any]) -> float | None:

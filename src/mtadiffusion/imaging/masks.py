@@ -103,6 +103,12 @@ def resize_hole(hole: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BOX)) > 0
 
 
+def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The box x0, y0, x1, y1 around a bool (H, W) mask that is not empty; x1 and y1 are exclusive."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
 def brushbench_to_mask(rle: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     """bool (H, W) from BrushBench's flat list [start, length, ...]: 1-based starts, row-major."""
     return _from_flat(rle, size, "row")

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from mtadiffusion.annotate.detect import Detection, box_iou
-from mtadiffusion.annotate.segment import mask_box
+from mtadiffusion.imaging.masks import mask_box
 from mtadiffusion.models.registry import resolve_attributes, resolve_instances
 from mtadiffusion.seeding import numpy_generator
 from mtadiffusion.stickers import wording

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageFilter
 
+from mtadiffusion.imaging.masks import mask_box
 from mtadiffusion.seeding import numpy_generator
 from mtadiffusion.stickers.assets import HUES, STYLES, Sprite, sprite, sprite_pixels
 from mtadiffusion.stickers.judge import NONE, Judge, Verdict
@@ -89,13 +90,13 @@ def _asked(problem: HoleProblem) -> Sprite:
 
 def _paste(picture: np.ndarray, hole: np.ndarray, chosen: Sprite) -> np.ndarray:
     """uint8 (H, W, 3): an object as large as the hole lets it be, cut at the hole's edge."""
-    rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
-    height, width = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
+    left, top, right, bottom = mask_box(hole)
+    height, width = bottom - top, right - left
     original = Image.fromarray(sprite_pixels(chosen.label, chosen.style, chosen.hue, max(hole.shape)), "RGBa")
     for scale in np.geomspace(1.0, 0.4, 8) * min(width / original.width, height / original.height):
         w, h = (max(2, round(edge * scale)) for edge in original.size)
         pixels = np.asarray(original.resize((w, h), Image.Resampling.BILINEAR))
-        x, y = int(columns[0] + (width - w) // 2), int(rows[0] + (height - h) // 2)
+        x, y = left + (width - w) // 2, top + (height - h) // 2
         solid = pixels[..., 3] > 127
         if (solid & hole[y : y + h, x : x + w]).sum() >= FITTING * solid.sum():
             break

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mtadiffusion.errors import UserError
+from mtadiffusion.imaging.masks import mask_box
 from mtadiffusion.stickers.layers import strided_body
 
 NONE = "none"
@@ -153,10 +154,9 @@ def hole_views(images: np.ndarray, holes: np.ndarray, side: int) -> Tensor:
 
 
 def _view(image: np.ndarray, hole: np.ndarray, side: int) -> Tensor:
-    rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
-    if not len(rows):
+    if not hole.any():
         return torch.zeros(3, side, side)
-    y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    x0, y0, x1, y1 = mask_box(hole)
     height, width = y1 - y0, x1 - x0
     square = max(height, width)
     top, left = (square - height) // 2, (square - width) // 2

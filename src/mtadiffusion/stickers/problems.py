@@ -12,6 +12,7 @@ from itertools import product
 
 import numpy as np
 
+from mtadiffusion.imaging.masks import mask_box
 from mtadiffusion.seeding import numpy_generator
 from mtadiffusion.stickers import wording
 from mtadiffusion.stickers.assets import Sprite, labels
@@ -103,12 +104,9 @@ def hole_around(scene: Scene, kind: str, margin: float | None = None) -> np.ndar
     pixels = max(1, round(reach * thing.shape[0]))
     if kind == "outline":
         return dilate(thing, pixels)
-    rows, columns = np.flatnonzero(thing.any(1)), np.flatnonzero(thing.any(0))
+    x0, y0, x1, y1 = mask_box(thing)
     hole = np.zeros_like(thing)
-    hole[
-        max(0, rows[0] - pixels) : rows[-1] + 1 + pixels,
-        max(0, columns[0] - pixels) : columns[-1] + 1 + pixels,
-    ] = True
+    hole[max(0, y0 - pixels) : y1 + pixels, max(0, x0 - pixels) : x1 + pixels] = True
     return hole
 
 

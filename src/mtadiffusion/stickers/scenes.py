@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mtadiffusion.errors import UserError, nearest_name
+from mtadiffusion.imaging.masks import mask_box
 from mtadiffusion.records import ImageRecord, ObjectRecord
 from mtadiffusion.seeding import numpy_generator
 from mtadiffusion.stickers import wording
@@ -248,11 +249,10 @@ def _record(
 
 
 def _object_record(rng: np.random.Generator, chosen: Sprite, mask: np.ndarray) -> ObjectRecord:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return ObjectRecord(
         label=chosen.label,
         mask=mask,
-        box_xyxy=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
+        box_xyxy=mask_box(mask),
         description=wording.describe(rng, chosen.label, chosen.colour, chosen.style),
         attributes={"style": chosen.style} | ({"colour": chosen.colour} if chosen.colour else {}),
     )
