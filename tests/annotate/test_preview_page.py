@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from browser import opened
+from playwright.sync_api import expect
 
 from mtadiffusion.annotate.annotate import annotate
 from mtadiffusion.annotate.describe import Describe
@@ -46,5 +47,5 @@ def test_the_page_shows_filters_and_uncovers_what_was_annotated(folder, tmp_path
         assert page.inner_text("#shown") == f"{shown // 2} shown"
         page.select_option("#label", "")
         page.uncheck("#masks")
-        assert page.locator("img.plain:visible").count() == shown
+        expect(page.locator("img.plain:visible")).to_have_count(shown)  # they load when they are uncovered
         assert page.locator("img.masked:visible").count() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,10 +102,12 @@ def test_demo_is_written_whole(rows: list[demo.DemoRow], tmp_path: Path) -> None
 def test_failing_write_leaves_no_partial_file(
     rows: list[demo.DemoRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UserError, match=r"--out cannot be written \(No space left on device\)"):
+    monkeypatch.setattr(demo, "demo_page", lambda *_: "a page")
+    monkeypatch.setattr(os, "fsync", broken)
+    monkeypatch.setattr(demo, "save_png", lambda _, path: path)
+    with pytest.raises(UserError, match=r"--out cannot be written \(Input/output error\)"):
         demo.write_demo(rows, tmp_path, "facts")
-    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+    assert not list(tmp_path.iterdir())

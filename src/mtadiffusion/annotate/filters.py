@@ -33,7 +33,8 @@ class Filters:
     """The shorter side's least length in pixels."""
 
     min_aesthetic: float | None = None
-    """The least aesthetic score; images without one stay. None: no such rule."""
+    """The least aesthetic score, the source's or else that of `aesthetics`; images without one stay. None: no
+    such rule."""
 
     max_aspect: float = 3.0
     """The largest ratio of the longer side to the shorter."""
@@ -41,8 +42,10 @@ class Filters:
     duplicates: bool = True
     """Keep only the first of images that are equal byte for byte, or nearly so by perceptual hash."""
 
+    scored: bool = False
+    """Whether the table `aesthetics` has scores of images whose source gives none."""
+
     name: ClassVar[str] = "filters"
-    reads: ClassVar[tuple[str, ...]] = ("index",)
     resources: ClassVar[Resources] = Resources()
     _seen: _FirstSeen | None = field(default=None, repr=False)
 
@@ -51,6 +54,11 @@ class Filters:
             raise UserError("min_resolution", "must not be negative", self.min_resolution)
         if self.max_aspect < 1:
             raise UserError("max_aspect", "must be at least 1", self.max_aspect)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The facts, and the scores if there are any."""
+        return ("index", "aesthetics") if self.scored else ("index",)
 
     def settings(self) -> Mapping[str, Any]:
         """The thresholds."""
@@ -69,6 +77,10 @@ class Filters:
         """One row an image of the index."""
         columns = ["image_id", "status", "reason", "width", "height", "aesthetic", "unsafe"]
         rows = shard.rows("index", columns).to_pylist()
+        if self.scored:
+            scores = shard.rows("aesthetics", ["score"])["score"].to_pylist()
+            for row, score in zip(rows, scores, strict=True):
+                row["aesthetic"] = score if row["aesthetic"] is None else row["aesthetic"]
         reasons = [self._reason(row, shard.number, i) for i, row in enumerate(rows)]
         return pa.table(
             {

@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from mtadiffusion.annotate.aesthetic import Aesthetic
 from mtadiffusion.annotate.caption import Caption
 from mtadiffusion.annotate.clip_scorer import ClipScorer
 from mtadiffusion.annotate.describe import PROMPT, Describe, TextLimit
@@ -98,6 +99,7 @@ PRESETS: dict[str, Callable[[], Settings]] = {
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "index": (Index,),
+    "aesthetic": (Aesthetic, ClipScorer),
     "filters": (Filters,),
     "labels": (Vocabulary, ModelLabels, LocalVisionLanguage, HttpVisionLanguage),
     "detect": (Detect, GroundingDino, SourceBoxes),
@@ -110,10 +112,10 @@ _MODELLED = ("labels", "detect", "segment", "caption", "describe")
 _SWITCHES = {stage: {"kind"} for stage in _MODELLED} | {"labels": {"kind", "source"}}
 """Settings that choose a class and are no field of one."""
 
-_BUILT = ("detector", "segmenter", "describer", "scorer", "limit", "resources", "device")
+_BUILT = ("detector", "segmenter", "describer", "scorer", "scored", "limit", "resources", "device")
 """Fields that are built from settings, or follow from where the run takes place."""
 
-STAGES = ("index", "filters", "labels", "detect", "segment", "caption", "describe", "verify")
+STAGES = ("index", "aesthetic", "filters", "labels", "detect", "segment", "caption", "describe", "verify")
 """Stage names of the command line and of TOML files, in their order."""
 
 
@@ -209,7 +211,8 @@ def build_stages(
             raise UserError("--stages", "must name stages", name, nearest_name(name, STAGES))
     makers: dict[str, Callable[[dict[str, Any]], Stage]] = {
         "index": lambda values: Index(**values),
-        "filters": lambda values: Filters(**values),
+        "aesthetic": lambda values: _aesthetic(values, device),
+        "filters": lambda values: Filters(**values, scored="aesthetic" in settings),
         "labels": lambda values: _labels(values, settings.get("describe", {}), device),
         "detect": lambda values: _detect(values, device),
         "segment": lambda values: _segment(values, device),
@@ -229,6 +232,15 @@ def _check_source(settings: Settings, wanted: Sequence[str]) -> None:
         if name in wanted and settings.get(name, {}).get("kind") == SOURCE:
             remedy = f'set [detect] kind = "{SOURCE}" too'
             raise UserError(f"annotators: {name}.kind", "needs the source's boxes", SOURCE, remedy)
+
+
+def _aesthetic(values: dict[str, Any], device: str) -> Stage:
+    if "head" not in values:
+        raise UserError(
+            "aesthetic.head", "must name the file of the linear layer", remedy="[aesthetic] head = FILE"
+        )
+    scorer = ClipScorer(**_taken(values, ClipScorer), device=device)
+    return Aesthetic(**values, scorer=scorer, resources=_occupied(device))
 
 
 def _labels(values: dict[str, Any], describe: Mapping[str, Any], device: str) -> Stage:

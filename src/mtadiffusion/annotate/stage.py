@@ -100,8 +100,9 @@ class Stage(Protocol):
     name: ClassVar[str]
     """The table's name."""
 
-    reads: ClassVar[tuple[str, ...]]
-    """Names of the tables that it reads."""
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the tables that it reads."""
 
     @property
     def resources(self) -> Resources:

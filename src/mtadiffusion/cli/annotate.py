@@ -34,7 +34,9 @@ def annotate(
     max_objects: Annotated[int | None, typer.Option(help="Most objects an image.")] = None,
     stages: Annotated[
         str | None,
-        typer.Option(help="Of index, filters, labels, detect, segment, caption, describe, verify."),
+        typer.Option(
+            help="Of index, aesthetic, filters, labels, detect, segment, caption, describe, verify."
+        ),
     ] = None,
     executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
     ray_address: Annotated[

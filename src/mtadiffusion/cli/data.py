@@ -87,18 +87,29 @@ def import_(
 
 
 @app.command()
-def stats(dataset: Dataset, json: options.Json = False) -> None:
+def stats(
+    dataset: Dataset,
+    out: Annotated[Path | None, typer.Option(help="Also a page of bar charts, one HTML file.")] = None,
+    json: options.Json = False,
+) -> None:
     """Images and objects by status and reason, labels, words a description.
 
     \b
     Examples:
       mta data stats dataset
+      mta data stats dataset --out stats.html
       mta data stats dataset --json
     """
+    if out is not None:
+        options.check_page(out)
+
     from mtadiffusion.data import dataset as datasets
     from mtadiffusion.data.stats import dataset_stats
+    from mtadiffusion.data.stats_page import write_stats_page
 
     found = dataset_stats(datasets.Dataset.open(dataset))
+    if out is not None:
+        write_stats_page(found, datasets.Dataset.open(dataset).manifest.source, out)
     if json:
         output.print_json(found.as_dict())
         return
@@ -114,6 +125,8 @@ def stats(dataset: Dataset, json: options.Json = False) -> None:
         if figures[name] is not None
     ]
     output.print_table(("what", "of", "count"), rows)
+    if out is not None:
+        output.print_lines([out])
 
 
 @app.command()

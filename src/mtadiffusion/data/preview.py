@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import colorsys
-import io
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment
-from PIL import Image
 from scipy import ndimage
 
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.files import whole_file
 from mtadiffusion.data.records import DatasetRecords
+from mtadiffusion.pages import data_url, page
 from mtadiffusion.records import ImageRecord
 
 SHOWN_SIDE = 384
@@ -52,13 +48,11 @@ def write_preview(root: Path, out: Path, count: int) -> int:
     """
     source = DatasetRecords(root, size=SHOWN_SIDE)
     records = [source.record(i) for i in islice(range(len(source)), count)]
-    text = files("mtadiffusion.data").joinpath("preview.html").read_text(encoding="utf-8")
-    template = Environment(autoescape=True).from_string(text)
     labels = sorted({one.label for record in records for one in record.objects})
     facts = f"{len(records)} of {len(source)} annotated images of {Dataset.open(root).manifest.source}"
-    page = template.render(facts=facts, labels=labels, images=[_shown(record) for record in records])
+    text = page("preview.html", facts=facts, labels=labels, images=[_shown(record) for record in records])
     with whole_file(out) as file:
-        file.write(page.encode())
+        file.write(text.encode())
     return len(records)
 
 
@@ -67,8 +61,8 @@ def _shown(record: ImageRecord) -> dict[str, Any]:
     return {
         "id": record.image_id,
         "caption": record.caption,
-        "plain": _data_url(record.image),
-        "masked": _data_url(overlaid(record, [colour.rgb for colour in colours])),
+        "plain": data_url(record.image, "jpeg"),
+        "masked": data_url(overlaid(record, [colour.rgb for colour in colours]), "jpeg"),
         "objects": [
             {"label": one.label, "text": one.description, "score": f"{one.score:.2f}", "colour": colour.css}
             for one, colour in zip(record.objects, colours, strict=True)
@@ -89,9 +83,3 @@ def _colour(number: int) -> Colour:
     """Colours far from one another, however many there are."""
     red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_ANGLE % 1, 0.75, 0.95)
     return Colour(rgb=(round(red * 255), round(green * 255), round(blue * 255)))
-
-
-def _data_url(image: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -21,6 +21,9 @@ class Stats:
     objects: dict[str, Counter[str]] = field(default_factory=dict)
     """Table -> ("kept", "skipped", or the reason of the rejection -> objects)."""
 
+    objects_per_image: Counter[int] = field(default_factory=Counter)
+    """How many objects the last table of objects kept in an image -> images that were kept with so many."""
+
     labels: Counter[str] = field(default_factory=Counter)
     """Label -> objects that the last table of objects kept."""
 
@@ -60,9 +63,11 @@ def dataset_stats(dataset: Dataset) -> Stats:
         rows = {name: t.read(shard).to_pylist() for name, t in tables.items() if t.has(shard)}
         for row in rows.get("filters", rows.get("index", [])):
             stats.images[KEPT if row["status"] in (KEPT, DECODED) else row["reason"]] += 1
-        for name in ("detections", "masks", "descriptions"):
-            if name in rows:
-                _count_objects(stats, name, rows)
+        made = [name for name in ("detections", "masks", "descriptions") if name in rows]
+        for name in made:
+            _count_objects(stats, name, rows)
+        if made:
+            _count_images(stats, rows[made[-1]], rows.get("filters"))
         verified = (one for row in rows.get("alignment", []) for one in row["objects"])
         stats.similarities += [one["crop_similarity"] for one in verified if one["status"] == KEPT]
     return stats
@@ -81,6 +86,14 @@ def _count_objects(stats: Stats, name: str, rows: dict[str, list[dict[str, Any]]
             stats.areas.append(one["area"] / (image["width"] * image["height"]))
         if name == "descriptions":
             stats.words.append(len(one["text"].split()))
+
+
+def _count_images(
+    stats: Stats, annotated: list[dict[str, Any]], filtered: list[dict[str, Any]] | None
+) -> None:
+    for number, row in enumerate(annotated):
+        if filtered is None or filtered[number]["status"] == KEPT:
+            stats.objects_per_image[sum(one["status"] == KEPT for one in row["objects"])] += 1
 
 
 def _objects(

@@ -5,24 +5,20 @@ What the holes and prompts are is `problems`; nothing here judges the results.
 
 from __future__ import annotations
 
-import base64
 import bisect
-import io
-import os
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
+from mtadiffusion.data.files import whole_file
 from mtadiffusion.errors import UserError
 from mtadiffusion.imaging.images import save_png
+from mtadiffusion.pages import data_url, page
 from mtadiffusion.seeding import torch_generator
 from mtadiffusion.stickers.problems import HoleProblem, hole_problem
 
@@ -141,24 +137,20 @@ def write_demo(rows: Sequence[DemoRow], folder: Path, facts: str) -> DemoFiles:
     except OSError as error:
         raise UserError("--out", f"cannot be created ({error.strerror})", str(folder)) from error
     sheet = save_png(contact_sheet(rows), folder / "sheet.png")
-    return DemoFiles(sheet=sheet, page=_write_text(demo_page(rows, facts), folder / "index.html"))
+    return DemoFiles(sheet=sheet, page=_write_page(rows, facts, folder / "index.html"))
 
 
 def demo_page(rows: Sequence[DemoRow], facts: str) -> str:
     """A self-contained HTML page."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(
-        files("mtadiffusion.stickers").joinpath("demo.html").read_text("utf-8")
-    )
     shown = [
         {
             "prompt": row.problem.prompt,
             "facts": row.facts,
-            "pictures": {title: _data_uri(picture) for title, picture in row.pictures.items()},
+            "pictures": {title: data_url(np.asarray(picture)) for title, picture in row.pictures.items()},
         }
         for row in rows
     ]
-    return template.render(rows=shown, columns=COLUMNS, ours=WITH_BRANCH, facts=facts)
+    return page("demo.html", rows=shown, columns=COLUMNS, ours=WITH_BRANCH, facts=facts)
 
 
 def contact_sheet(rows: Sequence[DemoRow]) -> Image.Image:
@@ -199,19 +191,10 @@ def _fitting(text: str, font: Any, width: int) -> str:
     return text[: max(0, kept)] + "…"
 
 
-def _data_uri(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _write_text(text: str, path: Path) -> Path:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+def _write_page(rows: Sequence[DemoRow], facts: str, path: Path) -> Path:
     try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        with whole_file(path) as file:
+            file.write(demo_page(rows, facts).encode())
     except OSError as error:
         raise UserError("--out", f"cannot be written ({error.strerror})", str(path)) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
