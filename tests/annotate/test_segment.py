@@ -21,6 +21,7 @@ from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.imaging.masks import coco_to_mask
 
 from .test_detect import Fixed, picture
+from .tiny_models import save_sam2, save_sam_hq
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_the_mask_of_a_box_is_the_one_that_sam_rates_best(segmenter):
         outputs = segmenter._network(
             pixel_values=inputs["pixel_values"], input_boxes=inputs["input_boxes"].float()
         )
-    (all_masks,) = segmenter._processor.image_processor.post_process_masks(
+    (all_masks,) = segmenter._processor.post_process_masks(
         [outputs.pred_masks[0]], inputs["original_sizes"], inputs["reshaped_input_sizes"]
     )
     best = outputs.iou_scores[0].argmax(1)
@@ -50,6 +51,20 @@ def test_the_mask_of_a_box_is_the_one_that_sam_rates_best(segmenter):
     np.testing.assert_array_equal(masks, expected)
     np.testing.assert_allclose(quality, outputs.iou_scores[0].max(1).values)
     assert masks.shape == (3, 40, 60)
+
+
+@pytest.mark.parametrize("save", [save_sam_hq, save_sam2])
+def test_the_other_segment_anything_models_are_asked_alike(tmp_path, save):
+    if save is save_sam2:
+        pytest.importorskip("torchvision", reason="SAM 2.1's processor needs the package torchvision")
+    segmenter = Sam(model=str(save(tmp_path / "model")), longest=64)
+    segmenter.load()
+    masks, quality = segmenter.segment(picture(0, (60, 40)), BOXES, (120, 80))
+    assert masks.shape == (3, 80, 120)
+    assert masks.dtype == bool
+    alone, best = segmenter.segment(picture(0, (60, 40)), BOXES[1:2], (120, 80))
+    assert (alone[0] != masks[1]).mean() < 0.01
+    np.testing.assert_allclose(best[0], quality[1], atol=1e-4)
 
 
 def test_masks_come_at_the_size_that_is_asked_for(segmenter):

@@ -22,7 +22,20 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Sam2Config,
+    Sam2HieraDetConfig,
+    Sam2MaskDecoderConfig,
+    Sam2Model,
+    Sam2Processor,
+    Sam2PromptEncoderConfig,
+    Sam2VisionConfig,
     SamConfig,
+    SamHQConfig,
+    SamHQMaskDecoderConfig,
+    SamHQModel,
+    SamHQProcessor,
+    SamHQPromptEncoderConfig,
+    SamHQVisionConfig,
     SamMaskDecoderConfig,
     SamModel,
     SamProcessor,
@@ -63,27 +76,70 @@ def save_grounding_dino(folder: Path, queries: int = 12, text_length: int = 64) 
     return folder
 
 
+_SAM_SEES = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 8,
+    "output_channels": 16, "global_attn_indexes": [1], "window_size": 4, "num_pos_feats": 8,
+    "initializer_range": 0.1,
+}  # fmt: skip
+_SAM_IS_ASKED = {"hidden_size": 16, "image_size": 64, "patch_size": 8}
+_SAM_DECODES = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+
+
 def save_sam(folder: Path) -> Path:
     """A SAM that works at 64 pixels."""
     torch.manual_seed(0)
     config = SamConfig(
-        vision_config=SamVisionConfig(
-            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=64, patch_size=8,
-            output_channels=16, global_attn_indexes=[1], window_size=4, num_pos_feats=8,
-            initializer_range=0.1,
-        ),
-        prompt_encoder_config=SamPromptEncoderConfig(hidden_size=16, image_size=64, patch_size=8),
-        mask_decoder_config=SamMaskDecoderConfig(
-            hidden_size=16, mlp_dim=16, num_attention_heads=2, iou_head_hidden_dim=16
-        ),
-    )  # fmt: skip
+        vision_config=SamVisionConfig(**_SAM_SEES),
+        prompt_encoder_config=SamPromptEncoderConfig(**_SAM_IS_ASKED),
+        mask_decoder_config=SamMaskDecoderConfig(**_SAM_DECODES),
+    )
     SamModel(config).save_pretrained(folder)
-    images = SamImageProcessorPil(
+    SamProcessor(_sam_pictures()).save_pretrained(folder)
+    return folder
+
+
+def save_sam_hq(folder: Path) -> Path:
+    """A SAM-HQ that works at 64 pixels."""
+    torch.manual_seed(0)
+    config = SamHQConfig(
+        vision_config=SamHQVisionConfig(**_SAM_SEES),
+        prompt_encoder_config=SamHQPromptEncoderConfig(**_SAM_IS_ASKED),
+        mask_decoder_config=SamHQMaskDecoderConfig(**_SAM_DECODES, vit_dim=16),
+    )
+    SamHQModel(config).save_pretrained(folder)
+    SamHQProcessor(_sam_pictures()).save_pretrained(folder)
+    return folder
+
+
+def save_sam2(folder: Path) -> Path:
+    """A SAM 2 that works at 64 pixels. Its processor needs torchvision."""
+    from transformers import Sam2ImageProcessor
+
+    torch.manual_seed(0)
+    backbone = Sam2HieraDetConfig(
+        hidden_size=8, num_attention_heads=1, image_size=[64, 64], blocks_per_stage=[1, 1, 2, 1],
+        embed_dim_per_stage=[8, 16, 32, 64], num_attention_heads_per_stage=[1, 2, 2, 2],
+        window_size_per_stage=[4, 4, 4, 4], window_positional_embedding_background_size=[4, 4],
+        global_attention_blocks=[3],
+    )  # fmt: skip
+    config = Sam2Config(
+        vision_config=Sam2VisionConfig(
+            backbone_config=backbone, backbone_channel_list=[64, 32, 16, 8], fpn_hidden_size=16,
+            backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
+        ),
+        prompt_encoder_config=Sam2PromptEncoderConfig(hidden_size=16, image_size=64, patch_size=16),
+        mask_decoder_config=Sam2MaskDecoderConfig(**_SAM_DECODES),
+    )  # fmt: skip
+    Sam2Model(config).save_pretrained(folder)
+    Sam2Processor(Sam2ImageProcessor(size={"height": 64, "width": 64})).save_pretrained(folder)
+    return folder
+
+
+def _sam_pictures() -> SamImageProcessorPil:
+    return SamImageProcessorPil(
         size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}, mask_size={"longest_edge": 16},
         mask_pad_size={"height": 16, "width": 16},
     )  # fmt: skip
-    SamProcessor(images).save_pretrained(folder)
-    return folder
 
 
 SPOKEN = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "USER", "ASSISTANT", ":", *WORDS[5:], "Describe", "the")

@@ -1,4 +1,8 @@
-"""The paper's segmenter, Segment Anything (Kirillov et al. 2023), through transformers, asked by boxes."""
+"""The paper's segmenter, Segment Anything (Kirillov et al. 2023), through transformers, asked by boxes.
+
+SAM-HQ (Ke et al. 2023) and SAM 2.1 (Ravi et al. 2024) are asked in the same way; the model's own
+configuration says which it is. SAM 2.1's processor needs torchvision.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ class Sam:
     """Of the three masks that SAM gives for a box, the one whose IoU it predicts to be best."""
 
     model: str = "facebook/sam-vit-huge"
-    """Hub id or folder."""
+    """Hub id or folder, e.g. `syscv-community/sam-hq-vit-huge` or `facebook/sam2.1-hiera-large`."""
 
     device: str = "cpu"
     """Where it runs."""
@@ -33,10 +37,10 @@ class Sam:
 
     def load(self) -> None:
         """Load processor and network."""
-        from transformers import SamModel, SamProcessor
+        from transformers import AutoModelForMaskGeneration, AutoProcessor
 
-        self._processor = SamProcessor.from_pretrained(self.model)
-        network: Any = SamModel.from_pretrained(self.model)
+        self._processor = AutoProcessor.from_pretrained(self.model)
+        network: Any = AutoModelForMaskGeneration.from_pretrained(self.model)
         self._network = network.to(self.device).eval()
 
     @torch.inference_mode()
@@ -46,7 +50,6 @@ class Sam:
         """Masks bool (N, H, W) at `size` (width, height), and predicted IoUs (N,), of boxes in `image`."""
         boxes = [[list(map(float, box)) for box in boxes_xyxy]]
         inputs = self._processor(images=image, input_boxes=boxes, return_tensors="pt")
-        reshaped = inputs["reshaped_input_sizes"].tolist()
         outputs = self._network(
             pixel_values=inputs["pixel_values"].to(self.device),
             input_boxes=inputs["input_boxes"].float().to(self.device),
@@ -54,7 +57,8 @@ class Sam:
         quality = outputs.iou_scores[0].float().cpu()  # (N, 3)
         best = quality.argmax(1)
         chosen = outputs.pred_masks[0].float().cpu()[torch.arange(len(best)), best]  # (N, h, w)
-        (masks,) = self._processor.image_processor.post_process_masks(
-            [chosen[:, None]], [(size[1], size[0])], reshaped
-        )
+        sizes = [[(size[1], size[0])]]
+        if "reshaped_input_sizes" in inputs:  # SAM 2 does not pad its pictures
+            sizes.append(inputs["reshaped_input_sizes"])
+        (masks,) = self._processor.post_process_masks([chosen[:, None]], *sizes)
         return masks[:, 0].numpy(), quality.gather(1, best[:, None])[:, 0].numpy()
