@@ -5,6 +5,8 @@ Samples and noise are the same every time, so that two lines of the log can be c
 
 from __future__ import annotations
 
+import textwrap
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +83,6 @@ def contact_sheet(samples: Sequence[RecordSamples], filled: Sequence[np.ndarray]
 
 
 def _write_prompt(pen: ImageDraw.ImageDraw, prompt: str, left: int) -> None:
-    for row in range(_TEXT_ROWS):
-        text = prompt[row * _LETTERS : (row + 1) * _LETTERS].strip()
-        drawable = text.encode("latin-1", "replace").decode("latin-1")
-        pen.text((left + 2, row * _TEXT_ROW_HEIGHT), drawable, "black")
+    drawable = prompt.encode("latin-1", "replace").decode("latin-1")
+    for row, text in enumerate(textwrap.wrap(drawable, _LETTERS)[:_TEXT_ROWS]):
+        pen.text((left + 2, row * _TEXT_ROW_HEIGHT), text, "black")
