@@ -6,7 +6,6 @@ Samples and noise are the same every time, so that two lines of the log can be c
 from __future__ import annotations
 
 import textwrap
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
