@@ -210,6 +210,14 @@ class LossConfig:
     eta: float = 0.1
     """Weight of the structure loss; 0 leaves it out."""
 
+    min_snr: float = 0.0
+    """Most that a sample's signal-to-noise ratio counts for in the noise loss (Hang et al. 2023, arXiv
+    2303.09556; they take 5); 0: all timesteps count alike, as in the paper."""
+
+    noise_offset: float = 0.0
+    """Strength of noise that is one value a channel, added to the noise, so that very dark and very bright
+    pictures are learnt (Guttenberg 2023; 0.1 is usual); 0: none."""
+
     edge_target: str = "sobel"
     """Name of the structure target."""
 
@@ -235,7 +243,7 @@ class LossConfig:
     """What Gram matrices are divided by: the features' `chw` or `hw` sizes, or `none` of them."""
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "delta", "eta"):
+        for name in ("gamma", "delta", "eta", "min_snr", "noise_offset"):
             _check_range(f"loss.{name}", getattr(self, name), 0)
         _check_choice("loss.edge_downsampling", self.edge_downsampling, ("area", "max"))
         _check_choice("loss.edge_reduction", self.edge_reduction, ("sum", "mean"))
@@ -406,6 +414,12 @@ class TrainConfig:
     keep_checkpoints: int = 2
     """Newest checkpoints that stay on disk."""
 
+    keep_every: int = 0
+    """Checkpoints of steps that are multiples of this stay on disk for good; 0: none."""
+
+    max_skipped: int = 20
+    """Steps whose loss or gradient is not finite are skipped; more than so many in a run end it."""
+
     branch: BranchConfig = field(default_factory=BranchConfig)
     """The branch."""
 
@@ -432,6 +446,8 @@ class TrainConfig:
         _check_range("log_every", self.log_every, 1)
         _check_range("checkpoint_every", self.checkpoint_every, 0)
         _check_range("keep_checkpoints", self.keep_checkpoints, 1)
+        _check_range("keep_every", self.keep_every, 0)
+        _check_range("max_skipped", self.max_skipped, 0)
         if self.loss.eta > 0 and not self.branch.edge_head:
             raise UserError("loss.eta", "needs branch.edge_head", self.loss.eta, "set loss.eta=0")
 

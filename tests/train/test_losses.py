@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from diffusers.training_utils import compute_snr
 
 from mtadiffusion.errors import UserError
 from mtadiffusion.models.latent_vgg import LatentVGG
@@ -161,6 +162,27 @@ def test_style_loss_in_the_hole_has_no_gradient_at_known_cells() -> None:
     changed = latents.grad.abs().sum(dim=1, keepdim=True) > 0
     assert changed.any()
     assert not (changed & (hole == 0)).any()
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_weights_are_those_of_diffusers_training_scripts(kind: str) -> None:
+    ours, theirs = schedule(kind)
+    timesteps = torch.tensor([0, 3, 250, 600, 999])
+    ratio = compute_snr(theirs, timesteps)
+    expected = ratio.clamp(max=5.0) / (ratio if kind == "epsilon" else ratio + 1)
+    torch.testing.assert_close(ours.min_snr_weights(timesteps, 5.0), expected)
+
+
+def test_min_snr_weights_are_finite_at_zero_signal() -> None:
+    ours, _ = schedule("v_prediction", zero_snr=True)
+    assert ours.min_snr_weights(torch.tensor([999]), 5.0).isfinite().all()
+
+
+def test_weighted_noise_loss_counts_each_sample_by_its_weight() -> None:
+    a, b = random(2, 4, 3, 3), random(2, 4, 3, 3, seed=1)
+    apart = [noise_loss(a[i : i + 1], b[i : i + 1]).item() for i in range(2)]
+    weighted = noise_loss(a, b, torch.tensor([0.5, 3.0])).item()
+    assert weighted == pytest.approx((0.5 * apart[0] + 3.0 * apart[1]) / 2, rel=1e-5)
 
 
 def test_noise_loss_is_the_mean_squared_error() -> None:

@@ -11,7 +11,7 @@ import torch
 from mtadiffusion.config import LossConfig, TrainConfig
 from mtadiffusion.seeding import torch_generator
 from mtadiffusion.train import trainer
-from mtadiffusion.train.step import LatentBatch, StepModels, backward_apart, training_step
+from mtadiffusion.train.step import LatentBatch, StepModels, backward_apart, offset_noise, training_step
 
 
 @pytest.fixture
@@ -143,3 +143,12 @@ def test_autocast_stays_near_full_precision(models: StepModels, batch: LatentBat
         ).terms
     assert half["noise"].dtype == torch.float32
     torch.testing.assert_close(half["noise"], full["noise"], rtol=0.02, atol=0)
+
+
+def test_offset_noise_shifts_each_channel_of_each_sample_alike() -> None:
+    noise = torch.zeros(2, 3, 4, 4)
+    generators = [torch_generator(0, "offset", number) for number in range(2)]
+    shifted = offset_noise(noise, 0.5, generators)
+    assert torch.equal(shifted, shifted[:, :, :1, :1].expand_as(shifted))
+    assert len(shifted[:, :, 0, 0].unique()) == 6
+    assert offset_noise(noise, 0.0, generators) is noise

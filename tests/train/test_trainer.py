@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,9 @@ from mtadiffusion.errors import UserError
 from mtadiffusion.models.branch import InpaintBranch
 from mtadiffusion.train import trainer
 from mtadiffusion.train.checkpoint import list_checkpoints, load_checkpoint
+from mtadiffusion.train.latent_cache import BatchSource
 from mtadiffusion.train.run_log import read_log
+from mtadiffusion.train.step import StepLosses
 from mtadiffusion.train.trainer import train
 
 from .conftest import changed
@@ -127,10 +132,67 @@ def test_more_steps_go_on_from_a_finished_run(config: TrainConfig, tmp_path: Pat
     assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")][-1] == "step-00000003"
 
 
-def test_breakdown_of_the_loss_is_reported_not_saved(config: TrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="finite"):
-        train(changed(config, steps=40, loss={"gamma": 1e38}, optim={"lr": 1.0, "clip": 0.0}), tmp_path)
-    assert not (tmp_path / "branch").exists()
+BROKEN = {"loss": {"gamma": 1e38}, "optim": {"lr": 1.0, "clip": 0.0}}
+"""Settings with which loss and gradients soon are infinite."""
+
+
+def test_too_many_skipped_steps_end_the_run_and_name_the_last_good_checkpoint(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    train(changed(config, steps=1, **BROKEN), tmp_path)
+    good = list_checkpoints(tmp_path / "checkpoints")[-1]
+    broken = changed(config, steps=40, max_skipped=2, checkpoint_every=0, **BROKEN)
+    with pytest.raises(UserError, match=f"must leave the loss finite.*3 steps.*{good}"):
+        train(broken, tmp_path)
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    class Faulty(trainer.TrainingRun):
+        def _forward(self, batches: BatchSource) -> StepLosses:
+            losses = super()._forward(batches)
+            return (
+                losses
+                if self.step != 1
+                else dataclasses.replace(losses, weights=dict.fromkeys(losses.terms, math.nan))
+            )
+
+    run = Faulty(config, tmp_path, trainer.record_source("shapes", "train", 0, 64), None)
+    batches = run._batches(run.samples)
+    run.advance(batches, apart=False)
+    before = [value.clone() for value in run.models.branch.parameters()]
+    assert run.advance(batches, apart=True) is None
+    assert (run.step, run.skipped) == (2, 1)
+    assert all(map(torch.equal, before, run.models.branch.parameters()))
+    run.save()
+    assert load_checkpoint(list_checkpoints(tmp_path / "checkpoints")[-1]).skipped == 1
+    assert run.advance(batches, apart=True) is not None
+
+
+def test_sigterm_saves_and_the_resumed_run_ends_like_an_undisturbed_one(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    class Preempted(trainer.TrainingRun):
+        def advance(self, batches: BatchSource, *, apart: bool) -> trainer.StepDone | None:
+            if self.step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().advance(batches, apart=apart)
+
+    config = changed(config, steps=5, checkpoint_every=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "TrainingRun", Preempted)
+        assert train(config, tmp_path / "stopped") is None
+    assert [path.name for path in list_checkpoints(tmp_path / "stopped/checkpoints")] == ["step-00000003"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    resumed, whole = train(config, tmp_path / "stopped"), train(config, tmp_path / "whole")
+    assert_equal_weights(resumed, whole)
+
+
+def test_checkpoints_at_multiples_stay(config: TrainConfig, tmp_path: Path) -> None:
+    train(changed(config, steps=7, checkpoint_every=1, keep_checkpoints=1, keep_every=3), tmp_path)
+    steps = [load_checkpoint(path).step for path in list_checkpoints(tmp_path / "checkpoints")]
+    assert steps == [3, 6, 7]
 
 
 def test_unwritable_folder_is_the_users_mistake(config: TrainConfig, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def train(
 ) -> None:
     """Train a branch by a recipe.
 
-    An earlier run in the same folder goes on where it stopped.
+    An earlier run in the same folder goes on where it stopped. SIGTERM saves first and exits with 0.
 
     \b
     Examples:
@@ -46,4 +46,4 @@ def train(
     if json:
         output.print_json({"recipe": recipe, "steps": config.steps, "run": out, "branch": branch})
     else:
-        output.print_lines([branch])
+        output.print_lines([branch or f"stopped by SIGTERM; the same command goes on in {out}"])

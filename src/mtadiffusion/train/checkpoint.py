@@ -35,9 +35,15 @@ class Checkpoint:
     tensors: dict[str, dict[str, Tensor]]
     """Named groups of tensors: branch, ema, vgg, optimizer."""
 
+    skipped: int = 0
+    """Steps among those done that were skipped."""
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `folder/step-NNNNNNNN`, then let go of all but the newest `keep`. Returns its path."""
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, keep_every: int = 0) -> Path:
+    """Write `folder/step-NNNNNNNN`, then let go of all but the newest `keep`. Returns its path.
+
+    Multiples of `keep_every` stay too; 0: none do.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     final = folder / f"step-{checkpoint.step:08d}"
@@ -46,11 +52,17 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     for name, tensors in checkpoint.tensors.items():
         saved = {key: value.contiguous() for key, value in tensors.items()}
         save_file(saved, temporary / f"{name}.safetensors")
-    state = {"step": checkpoint.step, "config": checkpoint.config, "groups": sorted(checkpoint.tensors)}
+    state = {
+        "step": checkpoint.step,
+        "skipped": checkpoint.skipped,
+        "config": checkpoint.config,
+        "groups": sorted(checkpoint.tensors),
+    }
     (temporary / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
     publish_folder(temporary, final)
     for old in list_checkpoints(folder)[:-keep]:
-        discard_folder(old)
+        if not keep_every or _step_of(old) % keep_every:
+            discard_folder(old)
     return final
 
 
@@ -74,11 +86,17 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
 
 
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint folder onto the CPU."""
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     tensors = {name: load_file(path / f"{name}.safetensors") for name in state["groups"]}
-    return Checkpoint(step=state["step"], config=state["config"], tensors=tensors)
+    return Checkpoint(
+        step=state["step"], config=state["config"], tensors=tensors, skipped=state.get("skipped", 0)
+    )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -18,9 +18,15 @@ from mtadiffusion.models.latent_vgg import gram_matrix
 from mtadiffusion.train.noise_schedule import NoiseSchedule
 
 
-def noise_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """L_noise: mean squared error of the backbone's prediction target, both (B, C, h, w) -> scalar."""
-    return F.mse_loss(prediction.float(), target.float())
+def noise_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """L_noise: mean squared error of the backbone's prediction target, both (B, C, h, w) -> scalar.
+
+    `weights` (B,) say how much each sample counts; None: all alike.
+    """
+    if weights is None:
+        return F.mse_loss(prediction.float(), target.float())
+    errors = F.mse_loss(prediction.float(), target.float(), reduction="none")
+    return (weights * errors.flatten(1).mean(1)).mean()
 
 
 def luma(image: Tensor) -> Tensor:

@@ -60,6 +60,13 @@ class NoiseSchedule:
         signal, spread = self.factors(timesteps)
         return signal * noise - spread * clean
 
+    def min_snr_weights(self, timesteps: Tensor, limit: float) -> Tensor:
+        """(B,) weights of the loss at `timesteps`: the signal-to-noise ratio, at most `limit`, over what the
+        kind of prediction already weighs with (Hang et al. 2023, section 3.4)."""
+        level = self.alphas_cumprod[timesteps]
+        ratio = (level / (1 - level)).clamp(min=1e-10)  # a schedule may end in nothing but noise
+        return ratio.clamp(max=limit) / (ratio if self.prediction_type == "epsilon" else ratio + 1)
+
     def split_prediction(self, noisy: Tensor, prediction: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """The (z_0, eps) that `prediction` at z_t = `noisy` stands for, each (B, C, h, w)."""
         signal, spread = self.factors(timesteps)

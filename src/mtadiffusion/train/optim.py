@@ -49,11 +49,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["peak_lr"] * factor
 
 
-def clip_gradients(groups: Iterable[Sequence[nn.Parameter]], limit: float) -> None:
-    """Clip each network's gradient by its own norm, so that one network cannot quieten another."""
-    if limit > 0:
-        for parameters in groups:
-            nn.utils.clip_grad_norm_(parameters, limit)
+def clip_gradients(groups: Iterable[Sequence[nn.Parameter]], limit: float) -> bool:
+    """Clip each network's gradient by its own norm, so that one network cannot quieten another.
+
+    Returns:
+        Whether all gradients are finite.
+    """
+    finite = True
+    for parameters in groups:
+        norm = nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
+        finite = finite and bool(torch.isfinite(norm))
+        if limit > 0:
+            nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return finite
 
 
 class MovingAverage:

@@ -101,6 +101,14 @@ def draw_noise(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     return torch.stack(noise).to(like)
 
 
+def offset_noise(noise: Tensor, strength: float, generators: Sequence[torch.Generator]) -> Tensor:
+    """`noise` (B, C, h, w) plus `strength` times one value a sample and channel; 0: `noise` itself."""
+    if strength == 0:
+        return noise
+    values = [torch.randn(noise.shape[1], 1, 1, generator=generator) for generator in generators]
+    return noise + strength * torch.stack(values).to(noise)
+
+
 def draw_timesteps(levels: int, generators: Sequence[torch.Generator], device: torch.device | str) -> Tensor:
     """Timesteps (B,) in [0, levels), each sample from its own CPU generator."""
     timesteps = [torch.randint(levels, (), generator=generator) for generator in generators]
@@ -113,6 +121,7 @@ def training_step(
     """The joint objective on one batch (docs/method.md, sections 1-5)."""
     noise = draw_noise(batch.latents, generators)
     timesteps = draw_timesteps(len(models.schedule), generators, noise.device)
+    noise = offset_noise(noise, config.noise_offset, generators)
     noisy = models.schedule.add_noise(batch.latents, noise, timesteps)
     with torch.autocast(noisy.device.type, torch.bfloat16, enabled=models.autocast):
         outcome = models.branch(branch_input(noisy, batch.masked_latents, batch.known), timesteps)
@@ -121,7 +130,8 @@ def training_step(
 
     hole = 1 - batch.known
     target = models.schedule.target(batch.latents, noise, timesteps)
-    terms, features_rms = {"noise": noise_loss(prediction, target)}, None
+    counts = models.schedule.min_snr_weights(timesteps, config.min_snr) if config.min_snr else None
+    terms, features_rms = {"noise": noise_loss(prediction, target, counts)}, None
     if models.vgg is not None and config.delta > 0:
         step = config.style_step
         previous = previous_latents(models.schedule, noisy, prediction, timesteps, step)

@@ -10,7 +10,10 @@ import copy
 import dataclasses
 import importlib
 import json
+import logging
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +59,20 @@ from mtadiffusion.train.setup import build_branch, build_style_vgg, load_backbon
 from mtadiffusion.train.step import StepLosses, StepModels, backward_apart, training_step
 from mtadiffusion.train.validation import draw_sheet, held_out_holes, validation_losses
 
+logger = logging.getLogger(__name__)
+
 _MAY_CHANGE = frozenset(
     (
-        *("steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "validation"),
+        *("steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every"),
+        *("max_skipped", "validation"),
         *("data.cache_file", "data.workers", "data.encode_batch", "data.text_cache_mb"),
     )
 )
 """Fields that a resumed run may have other values of."""
 
 
-def train(config: TrainConfig, out: Path, *, resume: bool = True) -> Path:
-    """Train a branch on the configured record source. Returns the folder of the exported branch."""
+def train(config: TrainConfig, out: Path, *, resume: bool = True) -> Path | None:
+    """Train a branch on the configured record source; see `run_training`."""
     data = config.data
     source = record_source(data.source, "train", data.source_seed, data.size)
     held_out = record_source(data.source, "validation", data.source_seed, data.size)
@@ -80,14 +86,17 @@ def run_training(
     *,
     validation_source: RecordSource | None = None,
     resume: bool = True,
-) -> Path:
+) -> Path | None:
     """Train a branch on `source`, going on from the newest checkpoint in `out_dir` if `resume`.
 
+    SIGTERM, as a machine sends it that is taken away, ends the run after the present step with a checkpoint.
+
     Returns:
-        `out_dir/branch`, which `InpaintBranch.from_pretrained` loads.
+        `out_dir/branch`, which `InpaintBranch.from_pretrained` loads; None where SIGTERM ended the run.
 
     Raises:
-        UserError: `out_dir` cannot be written, or holds a run with another configuration.
+        UserError: `out_dir` cannot be written, or holds a run with another configuration, or too many steps
+            came to nothing.
     """
     _prepare_folder(out_dir)
     checkpoint = _checkpoint_to_resume(config, out_dir, resume)
@@ -95,8 +104,40 @@ def run_training(
     run = TrainingRun(config, out_dir, source, validation_source)
     if checkpoint is not None:
         run.restore(checkpoint)
-    run.fit()
-    return run.export()
+    with Termination() as termination:
+        run.fit(termination)
+    return run.export() if run.step == config.steps else None
+
+
+class Termination:
+    """Takes note of SIGTERM instead of dying of it; a context, of use in the main thread only."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> Termination:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepDone:
+    """What a step that was not skipped leaves to be looked at."""
+
+    losses: StepLosses
+    """Of the batch, before the step."""
+
+    norms: dict[str, float]
+    """Each weighted loss's gradient norm, where it was measured."""
 
 
 class TrainingRun:
@@ -105,7 +146,7 @@ class TrainingRun:
     def __init__(
         self, config: TrainConfig, out_dir: Path, source: RecordSource, held_out: RecordSource | None
     ) -> None:
-        self.config, self.out_dir, self.step = config, out_dir, 0
+        self.config, self.out_dir, self.step, self.skipped = config, out_dir, 0, 0
         self.backbone = load_backbone(config.backbone, config.device)
         self.encoder = LatentEncoder(
             vae=self.backbone.vae,
@@ -147,7 +188,7 @@ class TrainingRun:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where `checkpoint` was written."""
-        self.step = checkpoint.step
+        self.step, self.skipped = checkpoint.step, checkpoint.skipped
         self.models.branch.load_state_dict(checkpoint.tensors["branch"])
         self.ema.load(checkpoint.tensors["ema"])
         if self.models.vgg is not None:
@@ -163,11 +204,13 @@ class TrainingRun:
         }
         if self.models.vgg is not None:
             tensors["vgg"] = self.models.vgg.state_dict()
-        checkpoint = Checkpoint(step=self.step, config=to_dict(self.config), tensors=tensors)
-        save_checkpoint(self.out_dir / "checkpoints", checkpoint, self.config.keep_checkpoints)
+        config = self.config
+        checkpoint = Checkpoint(step=self.step, config=to_dict(config), tensors=tensors, skipped=self.skipped)
+        folder = self.out_dir / "checkpoints"
+        save_checkpoint(folder, checkpoint, config.keep_checkpoints, config.keep_every)
 
-    def fit(self) -> None:
-        """Run the remaining steps."""
+    def fit(self, termination: Termination) -> None:
+        """Run the remaining steps, or those before `termination` is asked for."""
         config, log = self.config, RunLog(self.out_dir / "log.jsonl", self.step)
         batches = self._batches(self.samples)
         held_out = self._held_out_batches()
@@ -175,15 +218,19 @@ class TrainingRun:
         with tqdm(total=config.steps, initial=self.step, desc="training", unit="step") as progress:
             while self.step < config.steps:
                 logged = self._is_due(config.log_every, ahead=1)
-                losses, norms = self.advance(batches, apart=logged)
-                meter.add(losses)
+                done = self.advance(batches, apart=logged)
+                if done is not None:
+                    meter.add(done.losses)
                 progress.update()
-                if logged:
+                if logged and done is not None:
                     values = meter.read_out()
-                    log.write(self.step, **values, grad_norm=norms, lr=self._learning_rate())
+                    skipped = {"skipped": self.skipped} if self.skipped else {}
+                    log.write(self.step, **values, grad_norm=done.norms, lr=self._learning_rate(), **skipped)
                     progress.set_postfix({name: f"{values[name]:.4g}" for name in ("loss", "noise")})
-                if self._is_due(config.checkpoint_every):
+                if termination.asked or self._is_due(config.checkpoint_every):
                     self.save()
+                if termination.asked:
+                    return
                 if held_out is not None and self._is_due(config.validation.every):
                     log.write(self.step, validation=self.validate(held_out))
                     meter.restart_clock()
@@ -193,24 +240,45 @@ class TrainingRun:
         step = self.step + ahead
         return step == self.config.steps or (every > 0 and step % every == 0)
 
-    def advance(self, batches: BatchSource, *, apart: bool) -> tuple[StepLosses, dict[str, float]]:
-        """One optimiser step; `apart` takes each loss's gradient by itself to measure its norm."""
+    def advance(self, batches: BatchSource, *, apart: bool) -> StepDone | None:
+        """One optimiser step; `apart` takes each loss's gradient by itself to measure its norm.
+
+        Returns:
+            None where loss or gradient was not finite: the step is counted and changes nothing.
+
+        Raises:
+            UserError: there were more such steps than the configuration allows.
+        """
         config, models = self.config, self.models
         losses = self._forward(batches)
-        self._check_finite(losses)
-        branch, vgg = trainable(models.branch), trainable(models.vgg) if models.vgg is not None else []
         norms: dict[str, float] = {}
-        if apart:
-            norms = backward_apart(losses, branch, vgg)
-        else:
-            losses.total.backward()
-        clip_gradients([branch, vgg], config.optim.clip)
-        set_learning_rate(self.optimizer, lr_factor(self.step, config.steps, config.optim))
-        self.optimizer.step()
+        finite = bool(torch.isfinite(losses.total.detach()))
+        if finite:
+            branch, vgg = trainable(models.branch), trainable(models.vgg) if models.vgg is not None else []
+            if apart:
+                norms = backward_apart(losses, branch, vgg)
+            else:
+                losses.total.backward()
+            finite = clip_gradients([branch, vgg] if vgg else [branch], config.optim.clip)
+        if finite:
+            set_learning_rate(self.optimizer, lr_factor(self.step, config.steps, config.optim))
+            self.optimizer.step()
+            self.ema.update(models.branch, self.step)
         self.optimizer.zero_grad()
-        self.ema.update(models.branch, self.step)
         self.step += 1
-        return losses, norms
+        if not finite:
+            self._count_skipped()
+        return StepDone(losses=losses, norms=norms) if finite else None
+
+    def _count_skipped(self) -> None:
+        self.skipped += 1
+        logger.warning("step %d skipped: its loss or gradient is not finite", self.step - 1)
+        if self.skipped <= self.config.max_skipped:
+            return
+        saved = list_checkpoints(self.out_dir / "checkpoints")
+        good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was written before"
+        remedy = f"{self.skipped} steps came to nothing; {good}; lower the rate, or set precision=fp32"
+        raise UserError("optim.lr", "must leave the loss finite", self.config.optim.lr, remedy)
 
     def _forward(self, batches: BatchSource) -> StepLosses:
         """The losses of the present step's samples, numbered step * batch_size, ..."""
@@ -220,11 +288,6 @@ class TrainingRun:
         generators = [torch_generator(config.seed, "noise", number) for number in numbers]
         batch = batches.batch(numbers).to(config.device)
         return training_step(self.models, batch, config.loss, generators)
-
-    def _check_finite(self, losses: StepLosses) -> None:
-        if not torch.isfinite(losses.total.detach()):
-            remedy = f"the loss broke down at step {self.step}: lower it, or set precision=fp32"
-            raise UserError("optim.lr", "must leave the loss finite", self.config.optim.lr, remedy)
 
     def _learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
