@@ -457,6 +457,16 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with those of `changes` in their place, group by group; neither is changed."""
+    result = dict(values)
+    for name, value in changes.items():
+        group = result.get(name)
+        both = isinstance(group, dict) and isinstance(value, Mapping)
+        result[name] = merged(typing.cast(dict[str, Any], group), value) if both else value
+    return result
+
+
 def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """The inverse of `to_dict`, also after a trip through JSON; unknown names are the user's mistake."""
     hints = typing.get_type_hints(cls)
@@ -470,8 +480,27 @@ def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 def _from_json(hint: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UserError(name, "is a group of fields", value)
         return from_dict(typing.cast(type, hint), value, f"{name}.")
-    return _as_tuples(value) if typing.get_origin(hint) is tuple else value
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(name, "must be a list", value)
+        return _as_tuples(value)
+    kinds = typing.get_args(hint) or (hint,)
+    if isinstance(value, bool) != (hint is bool) or not isinstance(value, (*kinds, *_WIDENED.get(hint, ()))):
+        expected = " or ".join(_NOUNS[kind] for kind in kinds)
+        raise UserError(name, f"must be {expected}", value)
+    return value
+
+
+_WIDENED: dict[Any, tuple[type, ...]] = {float: (int,)}
+_NOUNS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
 
 
 def _as_tuples(value: Any) -> Any:

@@ -1,12 +1,17 @@
 """Named training configurations as functions. `mta train --recipe NAME` starts from one of them.
 
 `debug` runs offline on a CPU in seconds, `sticker` trains the embedded branch, `sd15` is the paper's setting
-(docs/method.md, section 5).
+(docs/method.md, section 5), `sd15-brushnet` its baseline.
 """
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from mtadiffusion.config import (
     BranchConfig,
@@ -17,6 +22,9 @@ from mtadiffusion.config import (
     StyleVGGConfig,
     TrainConfig,
     ValidationConfig,
+    from_dict,
+    merged,
+    to_dict,
 )
 from mtadiffusion.errors import UserError, nearest_name
 
@@ -76,12 +84,58 @@ def sd15() -> TrainConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], TrainConfig]] = {"debug": debug, "sd15": sd15, "sticker": sticker}
+def sd15_brushnet() -> TrainConfig:
+    """The baseline at the paper's setting: BrushNet's residual branch, trained on the noise loss alone."""
+    paper = sd15()
+    return replace(
+        paper,
+        branch=BranchConfig(block="residual", edge_head=False, gradient_checkpointing=True),
+        loss=LossConfig(delta=0.0, eta=0.0),
+        style_vgg=StyleVGGConfig.narrow(),
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "debug": debug,
+    "sd15": sd15,
+    "sd15-brushnet": sd15_brushnet,
+    "sticker": sticker,
+}
 """Every recipe by the name that the command line takes."""
 
 
 def recipe(name: str) -> TrainConfig:
-    """The configuration called `name`; an unknown name is the user's mistake."""
+    """The configuration called `name`, or that of a TOML or JSON file.
+
+    A file's fields take the place of those of the recipe that it names as `base`, else of the defaults; the
+    `config.json` of a run is such a file.
+
+    Raises:
+        UserError: an unknown name, a file that cannot be read, an unknown field or a wrong value.
+    """
+    if Path(name).suffix in _PARSERS:
+        return _from_file(Path(name))
+    return _named(name, "recipe")
+
+
+def _named(name: str, argument: str) -> TrainConfig:
     if name not in RECIPES:
-        raise UserError("recipe", "is unknown", name, nearest_name(name, RECIPES))
+        raise UserError(argument, "is unknown", name, nearest_name(name, RECIPES))
     return RECIPES[name]()
+
+
+def _from_file(path: Path) -> TrainConfig:
+    try:
+        values = _PARSERS[path.suffix](path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError("recipe", f"cannot be read ({error.strerror})", str(path)) from error
+    except ValueError as error:
+        raise UserError("recipe", f"must be {path.suffix[1:].upper()} ({error})", str(path)) from error
+    if not isinstance(values, dict):
+        raise UserError("recipe", "must be a table of fields", str(path))
+    base = values.pop("base", None)
+    config = TrainConfig() if base is None else _named(base, f"{path}: base")
+    return from_dict(TrainConfig, merged(to_dict(config), values))
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {".toml": tomllib.loads, ".json": json.loads}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,3 +115,55 @@ def test_unknown_fields_and_recipes_offer_the_nearest() -> None:
         recipe("stiker")
     with pytest.raises(UserError, match=r"optim\.learning_rate is no configuration field"):
         from_dict(TrainConfig, {"optim": {"learning_rate": 1}})
+
+
+def test_a_file_changes_the_recipe_that_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'base = "sd15"\nsteps = 7\n[optim]\nlr = 2e-5\nbetas = [0.9, 0.99]\n[loss]\nstyle_step = "x0"\n'
+    )
+    config, paper = recipe(str(path)), recipe("sd15")
+    assert (config.steps, config.optim.lr, config.optim.betas) == (7, 2e-5, (0.9, 0.99))
+    assert config.loss.style_step == "x0"
+    assert config.optim.warmup == paper.optim.warmup
+    assert config.branch == paper.branch
+
+
+def test_a_runs_own_configuration_is_a_recipe(tmp_path: Path) -> None:
+    config = recipe("sticker")
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    assert recipe(str(tmp_path / "config.json")) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps = 'many'", "steps must be a whole number, got 'many'"),
+        ("steps = 1.5", "steps must be a whole number"),
+        ("steps = true", "steps must be a whole number"),
+        ("channels_last = 1", "channels_last must be true or false"),
+        ("[optim]\nlr = '1e-5'", r"optim\.lr must be a number"),
+        ("[optim]\nbetas = 0.9", r"optim\.betas must be a list"),
+        ("[loss]\nstyle_step = 0.5", r"loss\.style_step must be a whole number or a text"),
+        ("optim = 3", "optim is a group of fields"),
+        ("stepz = 3", "stepz is no configuration field.*steps"),
+        ("base = 'sd16'", "base is unknown.*sd15"),
+        ("steps =", "must be TOML"),
+    ],
+)
+def test_a_wrong_file_is_told_apart(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        recipe(str(tmp_path / "mine.toml"))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"recipe cannot be read.*none\.toml"):
+        recipe(str(tmp_path / "none.toml"))
+
+
+def test_the_baseline_differs_from_the_paper_in_branch_and_losses_alone() -> None:
+    ours, baseline = to_dict(recipe("sd15")), to_dict(recipe("sd15-brushnet"))
+    assert {name for name in ours if ours[name] != baseline[name]} == {"branch", "loss", "style_vgg"}
+    assert baseline["branch"]["block"] == "residual"
+    assert (baseline["loss"]["delta"], baseline["loss"]["eta"]) == (0, 0)
