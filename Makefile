@@ -69,6 +69,8 @@ weights: $(STAMP) ## rebuild the embedded weights by their recipes (hours)
 		tools/train_autoencoder.py runs/corpus runs/autoencoder --minutes 60
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 \
 		tools/train_base.py runs/corpus runs/autoencoder/vae runs/base --minutes 150
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 \
+		tools/train_autoencoder.py runs/corpus runs/decoder --decoder-of runs/autoencoder/vae --minutes 15
 	$(BIN)/python tools/train_latent_vgg.py runs/autoencoder/vae runs/latent_vgg --minutes 3
 	$(BIN)/python tools/train_judge.py
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 tools/train_annotators.py runs/annotators --minutes 40

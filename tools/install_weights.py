@@ -18,12 +18,13 @@ from safetensors.torch import load_file, save_file
 WEIGHTS = Path(__file__).parent.parent / "src/mtadiffusion/stickers/weights"
 SHIPPED = {
     "base": "base/pipeline",
+    "base/vae": "decoder/vae",
     "latent_vgg": "latent_vgg/latent_vgg",
     "branch": "branch/branch",
     "instances": "annotators/instances",
     "attributes": "annotators/attributes",
 }
-LOGS = ("autoencoder", "base", "latent_vgg", "branch", "annotators")
+LOGS = ("autoencoder", "base", "decoder", "latent_vgg", "branch", "annotators")
 LOG_ROWS = 200
 
 

@@ -88,15 +88,21 @@ def batch(images: np.ndarray, rng: np.random.Generator, size: int, crop: int) ->
 
 
 def loss(vae: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The reconstruction loss and what the log shows."""
-    encoder_learns = vae.encoder.conv_in.weight.requires_grad
-    with torch.set_grad_enabled(encoder_learns):
-        posterior = vae.encode(x).latent_dist
-    latents = posterior.sample() if encoder_learns else noised(posterior.mode())
+    """The loss of encoder and decoder, and what the log shows."""
+    posterior = vae.encode(x).latent_dist
+    latents = posterior.sample()
     whole, mse = _distance(vae.decode(latents).sample, x)
     halved, halved_mse = _distance(vae.decode(F.avg_pool2d(latents, 2)).sample, F.avg_pool2d(x, 2))
     total = whole + EQUIVARIANCE_WEIGHT * halved + KL_WEIGHT * posterior.kl().mean()
     return total, {"loss": total, "psnr": _psnr(mse), "psnr_halved": _psnr(halved_mse)}
+
+
+def decoder_loss(vae: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The loss of the decoder alone, and what the log shows."""
+    with torch.no_grad():
+        latents = vae.encode(x).latent_dist.mode()
+    total, mse = _distance(vae.decode(noised(latents)).sample, x)
+    return total, {"loss": total, "psnr": _psnr(mse)}
 
 
 def noised(latents: torch.Tensor) -> torch.Tensor:
@@ -148,10 +154,11 @@ def main() -> None:
     learned = images[:-HELD_PICTURES]
     start = arguments.start_from or arguments.decoder_of
     vae = trained(start, decoder_alone=arguments.decoder_of is not None) if start else build()
+    objective = decoder_loss if arguments.decoder_of else loss
     run = TrainingRun(arguments.out, vae, minutes=arguments.minutes, rate=arguments.rate)
     for step in run.steps():
         rng = numpy_generator(0, f"autoencoder/{rank}", step)
-        run.update(*loss(vae, batch(learned, rng, arguments.batch // workers, arguments.crop)))
+        run.update(*objective(vae, batch(learned, rng, arguments.batch // workers, arguments.crop)))
     if rank:
         return
     held = np.asarray(images[-HELD_PICTURES:])
