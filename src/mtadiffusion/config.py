@@ -394,7 +394,10 @@ class TrainConfig:
     """Optimiser steps."""
 
     batch_size: int = 16
-    """Samples a step."""
+    """Samples a forward pass."""
+
+    accumulate: int = 1
+    """Forward passes a step, whose gradients are averaged: more samples a step in the same memory."""
 
     device: str = "cpu"
     """Torch device."""
@@ -442,6 +445,7 @@ class TrainConfig:
         _check_range("seed", self.seed, 0, 2**63 - 1)
         _check_range("steps", self.steps, 1)
         _check_range("batch_size", self.batch_size, 1)
+        _check_range("accumulate", self.accumulate, 1)
         _check_choice("precision", self.precision, ("fp32", "bf16"))
         _check_range("log_every", self.log_every, 1)
         _check_range("checkpoint_every", self.checkpoint_every, 0)
@@ -450,6 +454,11 @@ class TrainConfig:
         _check_range("max_skipped", self.max_skipped, 0)
         if self.loss.eta > 0 and not self.branch.edge_head:
             raise UserError("loss.eta", "needs branch.edge_head", self.loss.eta, "set loss.eta=0")
+
+    @property
+    def samples_a_step(self) -> int:
+        """Samples that one optimiser step averages over."""
+        return self.batch_size * self.accumulate
 
 
 def to_dict(config: Any) -> dict[str, Any]:

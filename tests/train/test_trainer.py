@@ -150,8 +150,8 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted(
     config: TrainConfig, tmp_path: Path
 ) -> None:
     class Faulty(trainer.TrainingRun):
-        def _forward(self, batches: BatchSource) -> StepLosses:
-            losses = super()._forward(batches)
+        def _forward(self, batches: BatchSource, part: int) -> StepLosses:
+            losses = super()._forward(batches, part)
             return (
                 losses
                 if self.step != 1
@@ -187,6 +187,24 @@ def test_sigterm_saves_and_the_resumed_run_ends_like_an_undisturbed_one(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     resumed, whole = train(config, tmp_path / "stopped"), train(config, tmp_path / "whole")
     assert_equal_weights(resumed, whole)
+
+
+def test_accumulated_batches_are_one_large_batch(config: TrainConfig, tmp_path: Path) -> None:
+    gradients, logged = [], []
+    for batch_size, accumulate in ((4, 1), (2, 2)):
+        out = tmp_path / f"{accumulate}"
+        one = changed(config, steps=2, log_every=1, batch_size=batch_size, accumulate=accumulate)
+        train(one, out)
+        logged.append([line for line in read_log(out / "log.jsonl") if "loss" in line])
+        run = trainer.TrainingRun(one, out, trainer.record_source("shapes", "train", 0, 64), None)
+        run.optimizer.zero_grad = lambda *_: None  # type: ignore[method-assign]
+        run.advance(run._batches(run.samples), apart=True)
+        gradients.append([p.grad.clone() for p in run.models.branch.parameters() if p.grad is not None])
+    for large, small in zip(*gradients, strict=True):
+        torch.testing.assert_close(small, large, rtol=1e-3, atol=1e-5)
+    for large, small in zip(*logged, strict=True):
+        assert small["loss"] == pytest.approx(large["loss"], rel=1e-3)
+        assert small["grad_norm"]["total"] == pytest.approx(large["grad_norm"]["total"], rel=1e-2)
 
 
 def test_checkpoints_at_multiples_stay(config: TrainConfig, tmp_path: Path) -> None:

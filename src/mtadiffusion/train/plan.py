@@ -39,7 +39,7 @@ def plan(config: TrainConfig) -> dict[str, Any]:
     sizes = {name: _millions(network) for name, network in frozen.items()} | {"branch": _millions(branch)}
     trained = _TRAINED_COPIES * _FLOAT32 * sizes["branch"] / 1e3
     resident = _FLOAT32 * sum(sizes[name] for name in frozen) / 1e3
-    samples = config.steps * config.batch_size
+    samples = config.steps * config.samples_a_step
     return {
         "backbone": str(folder),
         "data": data.source,
@@ -47,7 +47,7 @@ def plan(config: TrainConfig) -> dict[str, Any]:
         **{f"{name}, million parameters": round(size, 1) for name, size in sizes.items()},
         "resolution": f"{data.size}x{data.size}",
         "steps": config.steps,
-        "samples a step": config.batch_size,
+        "samples a step": config.samples_a_step,
         "samples in all": samples,
         "visits to each record": round(samples / records, 2),
         "GB of frozen weights": round(resident, 2),

@@ -151,12 +151,16 @@ def training_step(
 
 
 def backward_apart(
-    losses: StepLosses, branch_parameters: Sequence[Tensor], other_parameters: Sequence[Tensor] = ()
+    losses: StepLosses,
+    branch_parameters: Sequence[Tensor],
+    other_parameters: Sequence[Tensor] = (),
+    *,
+    share: float = 1.0,
 ) -> dict[str, float]:
     """Backward of the total, one loss at a time.
 
-    Fills `.grad` of all parameters with the sum and returns each weighted loss's gradient norm on the branch
-    by name, and under `total` the norm of their sum.
+    Adds `share` of the gradients' sum to `.grad` of all parameters. Returns each weighted loss's gradient
+    norm on the branch by name, and under `total` the norm of what is in `.grad` then.
     """
     parameters = [*branch_parameters, *other_parameters]
     norms = {}
@@ -165,7 +169,8 @@ def backward_apart(
         norms[name] = _norm(gradients[: len(branch_parameters)])
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                part = share * gradient
+                parameter.grad = part if parameter.grad is None else parameter.grad + part
     norms["total"] = _norm([parameter.grad for parameter in branch_parameters])
     return norms
 

@@ -133,11 +133,11 @@ class Termination:
 class StepDone:
     """What a step that was not skipped leaves to be looked at."""
 
-    losses: StepLosses
-    """Of the batch, before the step."""
+    parts: tuple[StepLosses, ...]
+    """Of each forward pass, before the step."""
 
     norms: dict[str, float]
-    """Each weighted loss's gradient norm, where it was measured."""
+    """Each weighted loss's gradient norm in the last forward pass, where it was measured, and their sum's."""
 
 
 class TrainingRun:
@@ -219,8 +219,8 @@ class TrainingRun:
             while self.step < config.steps:
                 logged = self._is_due(config.log_every, ahead=1)
                 done = self.advance(batches, apart=logged)
-                if done is not None:
-                    meter.add(done.losses)
+                for losses in done.parts if done is not None else ():
+                    meter.add(losses)
                 progress.update()
                 if logged and done is not None:
                     values = meter.read_out()
@@ -250,16 +250,16 @@ class TrainingRun:
             UserError: there were more such steps than the configuration allows.
         """
         config, models = self.config, self.models
-        losses = self._forward(batches)
-        norms: dict[str, float] = {}
-        finite = bool(torch.isfinite(losses.total.detach()))
-        if finite:
-            branch, vgg = trainable(models.branch), trainable(models.vgg) if models.vgg is not None else []
-            if apart:
-                norms = backward_apart(losses, branch, vgg)
+        branch, vgg = trainable(models.branch), trainable(models.vgg) if models.vgg is not None else []
+        parts, norms = [], {}
+        for part in range(config.accumulate):
+            losses = self._forward(batches, part)
+            parts.append(losses)
+            if apart and part == config.accumulate - 1:
+                norms = backward_apart(losses, branch, vgg, share=1 / config.accumulate)
             else:
-                losses.total.backward()
-            finite = clip_gradients([branch, vgg] if vgg else [branch], config.optim.clip)
+                (losses.total / config.accumulate).backward()
+        finite = clip_gradients([branch, vgg] if vgg else [branch], config.optim.clip)
         if finite:
             set_learning_rate(self.optimizer, lr_factor(self.step, config.steps, config.optim))
             self.optimizer.step()
@@ -268,7 +268,7 @@ class TrainingRun:
         self.step += 1
         if not finite:
             self._count_skipped()
-        return StepDone(losses=losses, norms=norms) if finite else None
+        return StepDone(parts=tuple(parts), norms=norms) if finite else None
 
     def _count_skipped(self) -> None:
         self.skipped += 1
@@ -280,10 +280,10 @@ class TrainingRun:
         remedy = f"{self.skipped} steps came to nothing; {good}; lower the rate, or set precision=fp32"
         raise UserError("optim.lr", "must leave the loss finite", self.config.optim.lr, remedy)
 
-    def _forward(self, batches: BatchSource) -> StepLosses:
-        """The losses of the present step's samples, numbered step * batch_size, ..."""
+    def _forward(self, batches: BatchSource, part: int) -> StepLosses:
+        """The losses of a part of the present step's samples, numbered step * samples_a_step, ..."""
         config = self.config
-        first = self.step * config.batch_size
+        first = self.step * config.samples_a_step + part * config.batch_size
         numbers = range(first, first + config.batch_size)
         generators = [torch_generator(config.seed, "noise", number) for number in numbers]
         batch = batches.batch(numbers).to(config.device)
