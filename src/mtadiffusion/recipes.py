@@ -48,7 +48,7 @@ def sticker() -> TrainConfig:
     """The embedded branch: 64-pixel sticker scenes on a two-core CPU."""
     return TrainConfig(
         backbone="sticker",
-        steps=3000,
+        steps=4000,
         batch_size=16,
         channels_last=True,
         log_every=50,

@@ -84,7 +84,7 @@ def load_head(path: str) -> tuple[np.ndarray, float]:
         if path.endswith(".safetensors"):
             tensors = load_file(path)
         else:
-            tensors = torch.load(Path(path), map_location="cpu", weights_only=True)
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
         weight, bias = tensors["weight"].float(), tensors["bias"].float()
         return weight.reshape(-1).numpy(), float(bias.reshape(()))
     except Exception as error:  # whatever the loaders make of a file that is something else
