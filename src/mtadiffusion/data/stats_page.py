@@ -91,7 +91,7 @@ def _histogram(title: str, values: Sequence[float]) -> Chart:
     whole = all(isinstance(value, int) for value in values)
     counts, edges = np.histogram(values, _edges(min(values), max(values), whole))
     names = [_interval(low, high, whole) for low, high in pairwise(edges.tolist())]
-    note = f"{np.mean(values):.3g} on average, {np.median(values):.3g} in the middle"
+    note = f"mean {np.mean(values):.3g}, median {np.median(values):.3g}"
     return Chart(title=title, note=note, bars=_bars(zip(names, counts.tolist(), strict=True)))
 
 
@@ -105,7 +105,7 @@ def _edges(low: float, high: float, whole: bool) -> np.ndarray:
 def _interval(low: float, high: float, whole: bool) -> str:
     if whole:
         return f"{low:.0f}" if high - low <= 1 else f"{low:.0f} to {high - 1:.0f}"
-    return f"{low:.3g} to {high:.3g}"
+    return f"{low:.3f} to {high:.3f}"
 
 
 def _bars(counts: Iterable[tuple[str, int]], kinds: Mapping[str, str] | None = None) -> tuple[Bar, ...]:
