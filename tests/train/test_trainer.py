@@ -179,12 +179,12 @@ def test_sigterm_saves_and_the_resumed_run_ends_like_an_undisturbed_one(
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().advance(batches, apart=apart)
 
-    config = changed(config, steps=5, checkpoint_every=0)
+    config, handler = changed(config, steps=5, checkpoint_every=0), signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "TrainingRun", Preempted)
         assert train(config, tmp_path / "stopped") is None
     assert [path.name for path in list_checkpoints(tmp_path / "stopped/checkpoints")] == ["step-00000003"]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is handler
     resumed, whole = train(config, tmp_path / "stopped"), train(config, tmp_path / "whole")
     assert_equal_weights(resumed, whole)
 
