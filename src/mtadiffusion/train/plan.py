@@ -10,9 +10,9 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mtadiffusion.config import TrainConfig
-from mtadiffusion.models.branch import InpaintBranch
 from mtadiffusion.models.registry import resolve_backbone
 from mtadiffusion.train.dataset import record_source
+from mtadiffusion.train.setup import new_branch
 
 _FLOAT32 = 4
 _TRAINED_COPIES = 5
@@ -35,7 +35,7 @@ def plan(config: TrainConfig) -> dict[str, Any]:
             "vae": _vae(folder / "vae"),
             "text encoder": CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder")),
         }
-        branch = _branch(config, unet)
+        branch = new_branch(config.branch, unet, initialise="fresh")
     sizes = {name: _millions(network) for name, network in frozen.items()} | {"branch": _millions(branch)}
     trained = _TRAINED_COPIES * _FLOAT32 * sizes["branch"] / 1e3
     resident = _FLOAT32 * sum(sizes[name] for name in frozen) / 1e3
@@ -62,19 +62,6 @@ def _vae(folder: Any) -> nn.Module:
     config: dict[str, Any] = AutoencoderKL.load_config(folder)
     kinds: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
     return kinds[config["_class_name"]].from_config(config)
-
-
-def _branch(config: TrainConfig, unet: UNet2DConditionModel) -> nn.Module:
-    settings = config.branch
-    return InpaintBranch.from_unet(
-        unet,
-        block=settings.block,
-        position=settings.position,
-        time_conditioning=settings.time_conditioning,
-        feed_forward=settings.feed_forward,
-        edge_head=settings.edge_head,
-        initialise="fresh",
-    )
 
 
 def _millions(network: nn.Module) -> float:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mtadiffusion.config import StyleVGGConfig, TrainConfig
+from mtadiffusion.config import BranchConfig, StyleVGGConfig, TrainConfig
 from mtadiffusion.errors import UserError
 from mtadiffusion.models.branch import InpaintBranch
 from mtadiffusion.models.injection import check_fit
@@ -66,21 +66,26 @@ def build_branch(config: TrainConfig, unet: Any) -> Any:
         if config.loss.eta > 0 and not branch.config.edge_head:
             raise UserError("branch.start_from", "needs an edge head for loss.eta", settings.start_from)
     else:
-        branch = InpaintBranch.from_unet(
-            unet,
-            block=settings.block,
-            position=settings.position,
-            time_conditioning=settings.time_conditioning,
-            feed_forward=settings.feed_forward,
-            edge_head=settings.edge_head,
-            hole_fill=settings.hole_fill,
-            initialise=settings.initialise,
-            seed=stream_seed(config.seed, "branch"),
-        )
+        branch = new_branch(settings, unet, settings.initialise, stream_seed(config.seed, "branch"))
     if settings.gradient_checkpointing:
         branch.enable_gradient_checkpointing()
         unet.enable_gradient_checkpointing()
     return branch.to(unet.device).train()
+
+
+def new_branch(settings: BranchConfig, unet: Any, initialise: str, seed: int | None = None) -> InpaintBranch:
+    """An untrained branch of these settings that fits `unet`; see `InpaintBranch.from_unet`."""
+    return InpaintBranch.from_unet(
+        unet,
+        block=settings.block,
+        position=settings.position,
+        time_conditioning=settings.time_conditioning,
+        feed_forward=settings.feed_forward,
+        edge_head=settings.edge_head,
+        hole_fill=settings.hole_fill,
+        initialise=initialise,
+        seed=seed,
+    )
 
 
 def build_style_vgg(config: StyleVGGConfig, seed: int, latents: Tensor, images: Tensor) -> LatentVGG:
