@@ -7,7 +7,7 @@ and the others a model's.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -73,16 +73,7 @@ class SourceMasks:
 
     def run(self, shard: ShardInputs) -> pa.Table:
         """One row an image, one entry an object of `detections`."""
-        detections = shard.rows("detections").to_pylist()
-        rows = []
-        for (row, objects), found in zip(_known(shard), detections, strict=True):
-            _check_pairs(objects, found["objects"])
-            entries = [
-                self._entry(one) if box["status"] == KEPT else {"status": SKIPPED}
-                for one, box in zip(objects, found["objects"], strict=True)
-            ]
-            rows.append({"image_id": row["image_id"], "objects": entries})
-        return pa.Table.from_pylist(rows, schema=segment.SCHEMA)
+        return pa.Table.from_pylist(_entries(shard, "detections", self._entry), schema=segment.SCHEMA)
 
     def _entry(self, one: SourceObject) -> dict[str, Any]:
         if one.mask is None:
@@ -117,16 +108,7 @@ class SourceTexts:
 
     def run(self, shard: ShardInputs) -> pa.Table:
         """One row an image, one entry an object of `masks`."""
-        detections, masks = (shard.rows(name).to_pylist() for name in ("detections", "masks"))
-        rows = []
-        for (row, objects), found, masked in zip(_known(shard), detections, masks, strict=True):
-            _check_pairs(objects, found["objects"])
-            entries = [
-                self._entry(one) if mask["status"] == KEPT else {"status": SKIPPED}
-                for one, mask in zip(objects, masked["objects"], strict=True)
-            ]
-            rows.append({"image_id": row["image_id"], "objects": entries})
-        return pa.Table.from_pylist(rows, schema=describe.SCHEMA)
+        return pa.Table.from_pylist(_entries(shard, "masks", self._entry), schema=describe.SCHEMA)
 
     def _entry(self, one: SourceObject) -> dict[str, Any]:
         label = one.label if self.label_alone and one.label != UNNAMED else None
@@ -134,6 +116,22 @@ class SourceTexts:
         if text is None:
             return {"status": REJECTED, "reason": "no text in the source"}
         return {"status": KEPT, "text": text, "full": text}
+
+
+def _entries(
+    shard: ShardInputs, before: str, entry: Callable[[SourceObject], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """A row an image, with `entry` of each object that the table `before` kept."""
+    tables = (shard.rows(name).to_pylist() for name in ("detections", before))
+    rows = []
+    for (row, objects), found, earlier in zip(_known(shard), *tables, strict=True):
+        _check_pairs(objects, found["objects"])
+        made = [
+            entry(one) if was["status"] == KEPT else {"status": SKIPPED}
+            for one, was in zip(objects, earlier["objects"], strict=True)
+        ]
+        rows.append({"image_id": row["image_id"], "objects": made})
+    return rows
 
 
 def _known(shard: ShardInputs) -> list[tuple[dict[str, Any], list[SourceObject]]]:

@@ -107,9 +107,10 @@ def stats(
     from mtadiffusion.data.stats import dataset_stats
     from mtadiffusion.data.stats_page import write_stats_page
 
-    found = dataset_stats(datasets.Dataset.open(dataset))
+    opened = datasets.Dataset.open(dataset)
+    found = dataset_stats(opened)
     if out is not None:
-        write_stats_page(found, datasets.Dataset.open(dataset).manifest.source, out)
+        write_stats_page(found, opened.manifest.source, out)
     if json:
         output.print_json(found.as_dict())
         return
