@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from pycocotools import mask as coco_masks
 from mtadiffusion.annotate import presets
 from mtadiffusion.annotate.annotate import annotate
 from mtadiffusion.cli import main
+from mtadiffusion.data import annotation_files
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.data.files import DiskFullError
 from mtadiffusion.data.records import DatasetRecords
 from mtadiffusion.data.source_objects import source_objects
 from mtadiffusion.data.understood import understood
@@ -238,19 +241,36 @@ def test_a_dataset_keeps_the_annotations_it_began_with(pictures, tmp_path):
         ("a.jsonl", '{"label": "cup"}', "a line names no image"),
         ("a.jsonl", "7", "cannot be understood"),
         ("a.csv", "ImageID,LabelName,XMin\nx,y,left\n", "cannot be understood"),
+        ("a.csv", "/m/01,café\n", "cannot be understood"),  # not UTF-8
         ("a.xml", "<a/>", "must be one of .json, .jsonl, .csv"),
     ],
 )
 def test_annotations_that_cannot_be_understood_leave_nothing_behind(
     pictures, tmp_path, capsys, name, text, message
 ):
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="latin-1")
     out = tmp_path / "dataset"
     command = ["data", "import", pictures, "--out", out, "--annotations", tmp_path / name]
     assert main([str(word) for word in command]) == 2
     assert message in capsys.readouterr().err
     assert not (out / "manifest.json").exists()
     assert not list(out.rglob("*.sqlite*"))
+
+
+def test_a_full_disk_while_annotations_are_read_leaves_nothing_behind(pictures, tmp_path, monkeypatch):
+    connect = sqlite3.connect
+
+    def small(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        database = connect(*arguments, **options)
+        database.execute("PRAGMA max_page_count = 4")
+        return database
+
+    lines = tmp_path / "facts.jsonl"
+    lines.write_text("".join(f'{{"image": "{n}.jpg", "caption": "{"x" * 500}"}}\n' for n in range(99)))
+    monkeypatch.setattr(annotation_files.sqlite3, "connect", small)
+    with pytest.raises(DiskFullError):
+        annotation_files.gather([lines], tmp_path / "store" / "facts.sqlite")
+    assert not list((tmp_path / "store").iterdir())
 
 
 def test_parquet_lists_are_understood(tmp_path):

@@ -11,14 +11,14 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
 
-from mtadiffusion.data.files import whole_path
+from mtadiffusion.data.files import DiskFullError, whole_path
 from mtadiffusion.data.source_objects import MEANINGS, is_object
 from mtadiffusion.errors import UserError
 
@@ -39,16 +39,26 @@ def gather(paths: Sequence[Path], store: Path) -> None:
 
     Raises:
         UserError: a file cannot be read, or is of no known form.
+        DiskFullError: the disk is full.
     """
     with whole_path(store) as partial, closing(sqlite3.connect(partial)) as database:
-        database.execute("CREATE TABLE facts (image TEXT, stem TEXT, kind TEXT, value TEXT)")
-        rows = (
-            (image, _stem(image), kind, json.dumps(value, ensure_ascii=False))
-            for image, kind, value in tqdm(_facts(paths), desc="annotations", unit="fact")
-        )
-        database.executemany("INSERT INTO facts VALUES (?, ?, ?, ?)", rows)
-        database.execute("CREATE INDEX by_stem ON facts (stem)")
-        database.commit()
+        try:
+            _write(database, paths)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise DiskFullError(store.parent) from error
+            raise
+
+
+def _write(database: sqlite3.Connection, paths: Sequence[Path]) -> None:
+    database.execute("CREATE TABLE facts (image TEXT, stem TEXT, kind TEXT, value TEXT)")
+    rows = (
+        (image, _stem(image), kind, json.dumps(value, ensure_ascii=False))
+        for image, kind, value in tqdm(_facts(paths), desc="annotations", unit="fact")
+    )
+    database.executemany("INSERT INTO facts VALUES (?, ?, ?, ?)", rows)
+    database.execute("CREATE INDEX by_stem ON facts (stem)")
+    database.commit()
 
 
 def known_of(store: Path, key: str) -> dict[str, Any]:
@@ -78,15 +88,25 @@ def _stem(image: str) -> str:
 
 
 def _facts(paths: Sequence[Path]) -> Iterator[Fact]:
-    names = _class_names(path for path in paths if path.suffix == ".csv")
+    names: dict[str, str] = {}
     for path in paths:
         if path.suffix not in _READERS:
             raise UserError("--annotations", f"must be one of {', '.join(_READERS)}", str(path))
-        try:
+        if path.suffix == ".csv":
+            with _understanding(path):
+                names |= _class_names(path)
+    for path in paths:
+        with _understanding(path):
             yield from _READERS[path.suffix](path, names)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError("--annotations", "cannot be understood", str(path), reason) from error
+
+
+@contextmanager
+def _understanding(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError("--annotations", "cannot be understood", str(path), reason) from error
 
 
 def _from_json(path: Path, _: Mapping[str, str]) -> Iterator[Fact]:
@@ -156,16 +176,13 @@ def _from_csv(path: Path, names: Mapping[str, str]) -> Iterator[Fact]:
                 yield row["ImageID"], OBJECT, known
 
 
-def _class_names(paths: Iterable[Path]) -> dict[str, str]:
-    """OpenImages' `/m/011k07` -> `tortoise`, of the files with two columns."""
-    names: dict[str, str] = {}
-    for path in paths:
-        with path.open(encoding="utf-8", newline="") as file:
-            first = file.readline()
-            if first.count(",") == 1:
-                file.seek(0)
-                names |= {row[0]: row[1].lower() for row in csv.reader(file) if len(row) == 2}
-    return names
+def _class_names(path: Path) -> dict[str, str]:
+    """OpenImages' `/m/011k07` -> `tortoise`, of a file with two columns; nothing of another."""
+    with path.open(encoding="utf-8", newline="") as file:
+        if file.readline().count(",") != 1:
+            return {}
+        file.seek(0)
+        return {row[0]: row[1].lower() for row in csv.reader(file) if len(row) == 2}
 
 
 _READERS: dict[str, Callable[[Path, Mapping[str, str]], Iterator[Fact]]] = {
