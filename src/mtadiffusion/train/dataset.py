@@ -37,7 +37,10 @@ class RecordSource(Protocol):
 
 SourceFactory = Callable[..., RecordSource]
 
-_SOURCES: dict[str, str | SourceFactory] = {"sticker": "mtadiffusion.stickers.scenes:SceneWorld"}
+_SOURCES: dict[str, str | SourceFactory] = {
+    "sticker": "mtadiffusion.stickers.scenes:SceneWorld",
+    "sticker-unstyled": "mtadiffusion.stickers.scenes:unstyled_world",
+}
 
 
 def register_source(name: str, factory: str | SourceFactory) -> None:
