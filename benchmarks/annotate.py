@@ -42,7 +42,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mtadiffusion.annotate import describe, run_ray
+from mtadiffusion.annotate import describe
 from mtadiffusion.annotate import index as index_module
 from mtadiffusion.annotate.annotate import annotate
 from mtadiffusion.annotate.detect import Detect, Detection
@@ -55,6 +55,7 @@ from mtadiffusion.annotate.stage import Stage
 from mtadiffusion.data import images
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.tables import Table
+from mtadiffusion.engines import on_ray
 from mtadiffusion.seeding import numpy_generator
 from mtadiffusion.stickers.annotation_quality import annotation_quality
 
@@ -217,7 +218,7 @@ class Watched:
     """An engine that notes when each shard was done."""
 
     def __init__(self, workers: int) -> None:
-        self.engine, self.begun, self.done = run_ray.OnRay(workers), time.monotonic(), list[float]()
+        self.engine, self.begun, self.done = on_ray.OnRay(workers), time.monotonic(), list[float]()
 
     def make(self, worker: Worker, shards: Sequence[int]) -> Iterator[int]:
         self.begun = time.monotonic()
@@ -230,7 +231,7 @@ def ray_speedup(folder: Path, pictures: int) -> dict[str, float]:
     """The index on one and on two Ray workers; it reads, decodes, hashes and packs."""
     source = write_source(folder / "source", pictures)
     pace, start = [], []
-    with run_ray.connected(cpus=2):
+    with on_ray.connected(cpus=2):
         for workers in (1, 2):
             engine = Watched(workers)
             annotate(str(source), folder / f"dataset-{workers}", [Index()], engine=engine)

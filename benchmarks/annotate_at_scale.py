@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from annotate import Watched, write_source
 
-from mtadiffusion.annotate import run_ray
 from mtadiffusion.annotate.annotate import annotate
 from mtadiffusion.annotate.index import Index
+from mtadiffusion.engines import on_ray
 from mtadiffusion.seeding import numpy_generator
 
 
@@ -97,7 +97,7 @@ def plan(images: int, shard_size: int, *, gpus: int, cores: int, spread: float) 
 def check(pictures: int) -> dict[str, float]:
     """The index on one worker, what that predicts for two, and what two take."""
     seconds, start = [], []
-    with tempfile.TemporaryDirectory() as temporary, run_ray.connected(cpus=2):
+    with tempfile.TemporaryDirectory() as temporary, on_ray.connected(cpus=2):
         source = write_source(Path(temporary) / "source", pictures)
         for workers in (1, 2):
             engine = Watched(workers)

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtadiffusion.annotate.run import Engine, StageReport, run_stages
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs, Stage
+from mtadiffusion.annotate.run import StageReport, run_stages
+from mtadiffusion.annotate.stage import Inputs, ShardInputs, Stage
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.engines.engine import Engine, Resources
 
 
 @dataclass(kw_only=True)

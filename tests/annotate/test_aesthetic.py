@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mtadiffusion.annotate import presets
-from mtadiffusion.annotate.aesthetic import load_head
 from mtadiffusion.annotate.annotate import annotate
-from mtadiffusion.annotate.clip_scorer import ClipScorer
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.errors import UserError
+from mtadiffusion.models.aesthetic_head import load_head
+from mtadiffusion.models.clip_scorer import ClipScorer
 
 from .conftest import encoded
 from .test_filters import source_of

@@ -7,11 +7,12 @@ import pytest
 
 from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.run import run_stages
-from mtadiffusion.annotate.run_local import Local
-from mtadiffusion.annotate.stage import Inputs, Resources
+from mtadiffusion.annotate.stage import Inputs
 from mtadiffusion.data import images
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.images import UndecodableImageError, decode, decoded
+from mtadiffusion.engines.engine import Resources
+from mtadiffusion.engines.local import Local
 
 from .conftest import encoded
 

@@ -15,11 +15,11 @@ from mtadiffusion.annotate.grounding_dino import GroundingDino
 from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.run import run_stages
-from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.annotate.sam import Sam
 from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.annotate.vision_language import LocalVisionLanguage
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.engines.local import Local
 from mtadiffusion.errors import UserError
 
 from .test_detect import Fixed

@@ -15,8 +15,8 @@ from mtadiffusion.annotate.grounding_dino import GroundingDino
 from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.run import run_stages
-from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.engines.local import Local
 from mtadiffusion.errors import UserError
 
 from .tiny_models import save_grounding_dino

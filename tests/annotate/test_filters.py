@@ -15,8 +15,8 @@ from PIL import Image
 from mtadiffusion.annotate.filters import NEAR_BITS, Filters, _near_repeats
 from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.run import run_stages
-from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.engines.local import Local
 from mtadiffusion.errors import UserError
 
 from .conftest import encoded

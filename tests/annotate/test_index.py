@@ -13,9 +13,9 @@ from PIL import Image
 
 from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.run import run_stages
-from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.annotate.stage import Inputs
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.engines.local import Local
 from mtadiffusion.errors import UserError
 
 from .conftest import encoded, write_tar

@@ -18,9 +18,9 @@ from mtadiffusion.annotate.labels import (
     nouns,
 )
 from mtadiffusion.annotate.run import run_stages
-from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.annotate.vision_language import HttpVisionLanguage, LocalVisionLanguage
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.engines.local import Local
 from mtadiffusion.errors import UserError
 
 from .test_describe import Parrot

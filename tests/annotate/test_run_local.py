@@ -17,9 +17,9 @@ import pytest
 from mtadiffusion.annotate import run
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
-from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.data import files
 from mtadiffusion.data.dataset import Dataset, writing
+from mtadiffusion.engines.local import Local
 from mtadiffusion.errors import UserError
 
 from .stages import Brightness, contents, reports_of
@@ -130,7 +130,7 @@ from pathlib import Path
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.run import run_stages
-from mtadiffusion.annotate.run_local import Local
+from mtadiffusion.engines.local import Local
 from mtadiffusion.data.dataset import Dataset, writing
 
 root, source = Path(sys.argv[1]), sys.argv[2]

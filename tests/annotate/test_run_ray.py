@@ -10,10 +10,10 @@ import pytest
 
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
-from mtadiffusion.annotate.run_local import Local
-from mtadiffusion.annotate.run_ray import OnRay, connected
 from mtadiffusion.cli import main
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.engines.local import Local
+from mtadiffusion.engines.on_ray import OnRay, connected
 from mtadiffusion.errors import UserError
 
 from .stages import Brightness, contents, reports_of

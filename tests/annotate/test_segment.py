@@ -14,10 +14,10 @@ from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.run import run_stages
-from mtadiffusion.annotate.run_local import Local
 from mtadiffusion.annotate.sam import Sam
 from mtadiffusion.annotate.segment import Segment, clean_mask, mask_box
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.engines.local import Local
 from mtadiffusion.imaging.masks import coco_to_mask
 
 from .test_detect import Fixed, picture

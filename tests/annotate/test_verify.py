@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from mtadiffusion.annotate.annotate import annotate
-from mtadiffusion.annotate.clip_scorer import ClipScorer
 from mtadiffusion.annotate.describe import Describe
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
@@ -17,6 +16,7 @@ from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.annotate.verify import Verify, names
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.models.clip_scorer import ClipScorer
 
 from .test_describe import Parrot
 from .test_detect import Fixed, picture

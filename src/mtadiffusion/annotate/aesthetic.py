@@ -1,28 +1,20 @@
-"""Stage: how beautiful people would find an image, where its source does not say.
-
-LAION's predictor of 2022: one linear layer on the unit image vector of OpenAI's CLIP ViT-L/14
-(https://github.com/LAION-AI/aesthetic-predictor), a score from about 1 to 10. Its weights,
-`sa_0_4_vit_l_14_linear.pth`, are published there and not shipped here.
-"""
+"""Stage: how beautiful people would find an image, where its source does not say (`aesthetic_head`)."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import torch
-from safetensors.torch import load_file
 
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.stage import Inputs, ShardInputs
 from mtadiffusion.annotate.verify import Scorer
 from mtadiffusion.data.tables import DECODED
-from mtadiffusion.errors import UserError
+from mtadiffusion.engines.engine import Resources
+from mtadiffusion.models.aesthetic_head import head_digest, load_head
 
 SCHEMA = pa.schema([("image_id", pa.string()), ("score", pa.float32())])
 """`score` is null where the source has a score, or the image cannot be decoded."""
@@ -50,8 +42,7 @@ class Aesthetic:
 
     def settings(self) -> Mapping[str, Any]:
         """The models'; the head by its content."""
-        content = hashlib.blake2b(_read(self.head), digest_size=8).hexdigest()
-        return {"scorer": self.scorer.settings(), "head": content}
+        return {"scorer": self.scorer.settings(), "head": head_digest(self.head)}
 
     def setup(self, inputs: Inputs) -> None:
         """Load CLIP and the head."""
@@ -71,30 +62,3 @@ class Aesthetic:
         images = shard.images(wanted, self.scorer.longest)
         while batch := list(islice(images, self.batch)):
             yield from (self.scorer.images(batch) @ self._weight + self._bias).tolist()
-
-
-def load_head(path: str) -> tuple[np.ndarray, float]:
-    """(weight (D,), bias) of a linear layer with one output.
-
-    Raises:
-        UserError: no such file, or no such layer in it.
-    """
-    content = _read(path)
-    try:
-        if path.endswith(".safetensors"):
-            tensors = load_file(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        weight, bias = tensors["weight"].float(), tensors["bias"].float()
-        return weight.reshape(-1).numpy(), float(bias.reshape(()))
-    except Exception as error:  # whatever the loaders make of a file that is something else
-        found = f"{path}, {len(content)} bytes"
-        raise UserError("aesthetic.head", "must hold `weight` and `bias` of a linear layer", found) from error
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        remedy = "take sa_0_4_vit_l_14_linear.pth of LAION's aesthetic-predictor"
-        raise UserError("aesthetic.head", f"cannot be read ({error.strerror})", path, remedy) from error

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtadiffusion.annotate.run import Engine, StageReport, run_stages
-from mtadiffusion.annotate.run_local import Local
+from mtadiffusion.annotate.run import StageReport, run_stages
 from mtadiffusion.annotate.stage import Stage
 from mtadiffusion.data.dataset import Dataset, writing
+from mtadiffusion.engines.engine import Engine
+from mtadiffusion.engines.local import Local
 
 SHARD_SIZE = 1000
 """Images a shard: small enough to be done again, large enough that its files are few."""
@@ -29,7 +30,7 @@ def annotate(
         source: folder, tar, Parquet file or glob; a path or an fsspec URL (`data.sources.plan`).
         out: the dataset's folder, on a disk that all workers see.
         stages: in order; each reads tables of earlier ones, of this run or one before it.
-        engine: where shards are made: `run_local.Local`, `run_ray.OnRay`; by default in this process.
+        engine: where shards are made (`mtadiffusion.engines`); by default in this process.
         shard_size: images a shard, where the source does not say.
         annotations: files with the source's own boxes, masks and texts (`data.annotation_files`).
 

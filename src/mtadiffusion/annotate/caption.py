@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from mtadiffusion.annotate.describe import Describer, TextLimit
 from mtadiffusion.annotate.detect import kept_rows
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.stage import Inputs, ShardInputs
 from mtadiffusion.annotate.wording import describe
 from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
+from mtadiffusion.engines.engine import Resources
 
 PROMPT = "Describe this image and its style in one sentence"
 SCHEMA = pa.schema(

@@ -15,9 +15,10 @@ import pyarrow as pa
 from PIL import Image
 
 from mtadiffusion.annotate.detect import kept_rows
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.stage import Inputs, ShardInputs
 from mtadiffusion.annotate.wording import describe
 from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
+from mtadiffusion.engines.engine import Resources
 from mtadiffusion.errors import UserError
 from mtadiffusion.imaging.masks import coco_to_mask, mask_box
 from mtadiffusion.models.registry import embedded_backbone

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.stage import Inputs, ShardInputs
 from mtadiffusion.data.tables import KEPT, REJECTED
+from mtadiffusion.engines.engine import Resources
 from mtadiffusion.errors import UserError
 
 SCHEMA = pa.schema(

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.stage import Inputs, ShardInputs
 from mtadiffusion.data.tables import DECODED, KEPT, REJECTED
+from mtadiffusion.engines.engine import Resources
 from mtadiffusion.errors import UserError
 
 SCHEMA = pa.schema([("image_id", pa.string()), ("status", pa.string()), ("reason", pa.string())])

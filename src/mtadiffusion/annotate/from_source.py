@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from mtadiffusion.annotate import describe, segment
 from mtadiffusion.annotate.detect import SCHEMA, BoxRules, Detection, detection_row
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.stage import Inputs, ShardInputs
 from mtadiffusion.data.source_objects import UNNAMED, SourceObject, source_objects
 from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
+from mtadiffusion.engines.engine import Resources
 from mtadiffusion.imaging.masks import mask_to_coco
 
 _ENTRY_COLUMNS = ("image_id", "width", "height", "fields")

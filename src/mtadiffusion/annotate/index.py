@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 import imagehash
 import pyarrow as pa
 
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.stage import Inputs, ShardInputs
 from mtadiffusion.data.files import whole_file
 from mtadiffusion.data.images import UndecodableImageError, decode, opened, upright_size
 from mtadiffusion.data.sources import RawImage, aesthetic_score, caption_of, flagged_unsafe, read_shard
 from mtadiffusion.data.tables import DECODED, UNREADABLE, shard_name
 from mtadiffusion.data.tars import Packer
+from mtadiffusion.engines.engine import Resources
 
 SCHEMA = pa.schema(
     [

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from mtadiffusion.annotate.describe import Describer
 from mtadiffusion.annotate.detect import kept_rows
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.stage import Inputs, ShardInputs
+from mtadiffusion.engines.engine import Resources
 from mtadiffusion.errors import UserError
 
 SCHEMA = pa.schema([("image_id", pa.string()), ("labels", pa.list_(pa.string()))])

@@ -17,7 +17,6 @@ from typing import Any
 
 from mtadiffusion.annotate.aesthetic import Aesthetic
 from mtadiffusion.annotate.caption import Caption
-from mtadiffusion.annotate.clip_scorer import ClipScorer
 from mtadiffusion.annotate.describe import PROMPT, Describe, TextLimit
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
@@ -27,10 +26,12 @@ from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.labels import CaptionNouns, Labels, ModelLabels, Vocabulary
 from mtadiffusion.annotate.sam import Sam
 from mtadiffusion.annotate.segment import Segment
-from mtadiffusion.annotate.stage import Resources, Stage
+from mtadiffusion.annotate.stage import Stage
 from mtadiffusion.annotate.verify import Verify
 from mtadiffusion.annotate.vision_language import HttpVisionLanguage, LocalVisionLanguage
+from mtadiffusion.engines.engine import Resources
 from mtadiffusion.errors import UserError, nearest_name
+from mtadiffusion.models.clip_scorer import ClipScorer
 
 Settings = dict[str, dict[str, Any]]
 

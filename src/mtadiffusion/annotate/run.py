@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from tqdm import tqdm
 
@@ -19,10 +18,8 @@ from mtadiffusion.annotate.stage import Inputs, Stage, provenance, table_of
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.files import DiskFullError
 from mtadiffusion.data.tables import Table
+from mtadiffusion.engines.engine import ATTEMPTS, Engine, Resources
 from mtadiffusion.errors import UserError
-
-ATTEMPTS = 3
-"""How often a shard is tried, or may cost a worker its life, before it is quarantined."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +33,16 @@ class Worker:
     table: Table
     ready: bool = field(default=False, init=False)
     """Whether the stage is set up."""
+
+    @property
+    def name(self) -> str:
+        """The stage's."""
+        return self.stage.name
+
+    @property
+    def resources(self) -> Resources:
+        """The stage's."""
+        return self.stage.resources
 
     def make(self, shard: int) -> int:
         """Make and write one shard, or quarantine it after `ATTEMPTS` failures; the rows written.
@@ -55,7 +62,11 @@ class Worker:
             except Exception as error:
                 logger.warning("%s, shard %d, attempt %d: %s", self.stage.name, shard, attempt, error)
                 last = "".join(traceback.format_exception(error))
-        self.table.quarantine(shard, last, ATTEMPTS)
+        return self.give_up(shard, last, ATTEMPTS)
+
+    def give_up(self, shard: int, reason: str, attempts: int) -> int:
+        """Quarantine a shard; 0 rows."""
+        self.table.quarantine(shard, reason, attempts)
         return 0
 
     def _set_up(self) -> None:
@@ -67,16 +78,6 @@ class Worker:
             first = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(self.stage.name, "cannot be set up", remedy=first[0]) from error
         self.ready = True
-
-
-class Engine(Protocol):
-    """Where shards are made."""
-
-    def make(self, worker: Worker, shards: Sequence[int]) -> Iterator[int]:
-        """Make all shards with copies of `worker`; after each the rows written, 0 of a quarantined one.
-
-        Closing the iterator early ends what it started.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ from PIL import Image
 from scipy import ndimage
 
 from mtadiffusion.annotate.detect import box_iou, kept_rows
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.stage import Inputs, ShardInputs
 from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
+from mtadiffusion.engines.engine import Resources
 from mtadiffusion.imaging.masks import mask_box, mask_to_coco
 
 SCHEMA = pa.schema(

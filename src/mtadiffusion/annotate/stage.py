@@ -18,22 +18,7 @@ from mtadiffusion.data.images import decoded
 from mtadiffusion.data.sources import Spec
 from mtadiffusion.data.tables import Table, fingerprint
 from mtadiffusion.data.tars import MemberReader
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What one worker of a stage occupies."""
-
-    cpus: float = 1
-    """Cores."""
-
-    gpus: float = 0
-    """GPUs, or a share of one."""
-
-    @property
-    def decoders(self) -> int:
-        """Threads that decode pictures while the GPU works on earlier ones; without a GPU none would help."""
-        return int(self.cpus) if self.gpus else 0
+from mtadiffusion.engines.engine import Resources
 
 
 @dataclass(frozen=True, kw_only=True)

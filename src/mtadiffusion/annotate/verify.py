@@ -17,8 +17,9 @@ from PIL import Image
 
 from mtadiffusion.annotate.describe import object_crop
 from mtadiffusion.annotate.detect import kept_rows
-from mtadiffusion.annotate.stage import Inputs, Resources, ShardInputs
+from mtadiffusion.annotate.stage import Inputs, ShardInputs
 from mtadiffusion.data.tables import KEPT, SKIPPED
+from mtadiffusion.engines.engine import Resources
 from mtadiffusion.imaging.masks import coco_to_mask
 
 SCHEMA = pa.schema(

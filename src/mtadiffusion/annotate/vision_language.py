@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from mtadiffusion.errors import UserError
+from mtadiffusion.models.conversation import question
 
 
 @dataclass(kw_only=True)
@@ -53,21 +54,12 @@ class LocalVisionLanguage:
     @torch.inference_mode()
     def answer(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[str]:
         """One answer a picture, greedily decoded."""
-        texts = [self._conversation(prompt) for prompt in prompts]
+        texts = [question(self._processor, prompt) for prompt in prompts]
         inputs = self._processor(images=list(images), text=texts, padding=True, return_tensors="pt")
         inputs = inputs.to(self.device, self._network.dtype)
         tokens = self._network.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
         new = tokens[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self._processor.batch_decode(new, skip_special_tokens=True)]
-
-    def _conversation(self, prompt: str) -> str:
-        """The model's own template, or LLaVA 1.5's where it has none."""
-        if self._processor.chat_template is None:
-            return f"USER: {self._processor.image_token}\n{prompt} ASSISTANT:"
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        return self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
 
 
 @dataclass(kw_only=True)

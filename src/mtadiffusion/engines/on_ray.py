@@ -1,8 +1,8 @@
-"""The engine on a Ray cluster, or on Ray in this machine: a pool of actors a stage.
+"""The engine on a Ray cluster, or on Ray in this machine: a pool of actors a job.
 
-Each actor holds the stage's model and has one shard at a time, so when an actor dies it is known which shard
-it died of. Nothing but shard numbers travels: the actors write the tables, so the dataset's folder, and a
-source that is no URL, must lie on a disk that all nodes see.
+Each actor holds a copy of the worker with its models and has one part at a time, so when an actor dies it is
+known which part it died of. Numbers of parts and small results travel: what is large the actors read and
+write themselves, so the folders they work in must lie on a disk that all nodes see.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mtadiffusion.annotate.run import ATTEMPTS, Worker
-from mtadiffusion.annotate.stage import Resources
+from mtadiffusion.engines.engine import ATTEMPTS, Resources, Result, Worker
 from mtadiffusion.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -26,15 +25,15 @@ class OnRay:
     """Runs on the cluster that this process is connected to (`connected`)."""
 
     workers: int = 0
-    """Actors a stage; 0: as many as the cluster has room for."""
+    """Actors a job; 0: as many as the cluster has room for."""
 
-    def make(self, worker: Worker, shards: Sequence[int]) -> Iterator[int]:
+    def make(self, worker: Worker[Result], parts: Sequence[int]) -> Iterator[Result]:
         """See `Engine`."""
-        resources = worker.stage.resources
-        count = min(self.workers or _room(resources), len(shards))
+        resources = worker.resources
+        count = min(self.workers or _room(resources), len(parts))
         pool = _Pool(worker, resources)
         try:
-            yield from pool.make(shards, count)
+            yield from pool.make(parts, count)
         finally:
             pool.end()
 
@@ -68,9 +67,9 @@ def has_gpus() -> bool:
 
 
 class _Pool:
-    """Actors of one stage, and which shard each of them has."""
+    """Actors of one job, and which part each of them has."""
 
-    def __init__(self, worker: Worker, resources: Resources) -> None:
+    def __init__(self, worker: Worker[Any], resources: Resources) -> None:
         self._ray, self._worker = _ray(), worker
         self._actor_class = self._ray.remote(_Actor).options(
             num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0
@@ -78,19 +77,19 @@ class _Pool:
         self._handed_out: dict[Any, tuple[Any, int]] = {}
         self._deaths: Counter[int] = Counter()
 
-    def make(self, shards: Sequence[int], count: int) -> Iterator[int]:
-        """Rows of each shard as it is done; a dead actor is replaced and its shard tried again."""
-        waiting = list(reversed(shards))
+    def make(self, parts: Sequence[int], count: int) -> Iterator[Any]:
+        """Result of each part as it is done; a dead actor is replaced and its part tried again."""
+        waiting = list(reversed(parts))
         for _ in range(count):
             self._give(self._new_actor(), waiting.pop())
         while self._handed_out:
             (done,), _ = self._ray.wait(list(self._handed_out), num_returns=1)
-            actor, shard = self._handed_out.pop(done)
-            rows, actor = self._outcome(done, actor, shard)
-            if rows is None:
-                waiting.append(shard)
+            actor, part = self._handed_out.pop(done)
+            again, result, actor = self._outcome(done, actor, part)
+            if again:
+                waiting.append(part)
             else:
-                yield rows
+                yield result
             if waiting:
                 self._give(actor or self._new_actor(), waiting.pop())
             elif actor:
@@ -105,33 +104,32 @@ class _Pool:
     def _new_actor(self) -> Any:
         return self._actor_class.remote(self._worker)
 
-    def _give(self, actor: Any, shard: int) -> None:
-        call = actor.make.options(name=f"{self._worker.stage.name}: shard {shard}").remote(shard)
-        self._handed_out[call] = actor, shard
+    def _give(self, actor: Any, part: int) -> None:
+        call = actor.make.options(name=f"{self._worker.name}: part {part}").remote(part)
+        self._handed_out[call] = actor, part
 
-    def _outcome(self, call: Any, actor: Any, shard: int) -> tuple[int | None, Any]:
-        """(rows, None to try the shard again; the actor, None if it is dead)."""
+    def _outcome(self, call: Any, actor: Any, part: int) -> tuple[bool, Any, Any]:
+        """(whether to try the part again; its result; the actor, None if it is dead)."""
         try:
-            return self._ray.get(call), actor
+            return False, self._ray.get(call), actor
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except self._ray.exceptions.RayActorError:
-            self._deaths[shard] += 1
-            logger.warning("%s: a worker died of shard %d", self._worker.stage.name, shard)
-        if self._deaths[shard] < ATTEMPTS:
-            return None, None
-        self._worker.table.quarantine(shard, "the worker died", ATTEMPTS)
-        return 0, None
+            self._deaths[part] += 1
+            logger.warning("%s: a worker died of part %d", self._worker.name, part)
+        if self._deaths[part] < ATTEMPTS:
+            return True, None, None
+        return False, self._worker.give_up(part, "the worker died", ATTEMPTS), None
 
 
 class _Actor:
     """A worker in a process of its own, somewhere in the cluster."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker[Any]) -> None:
         self._worker = worker
 
-    def make(self, shard: int) -> int:
-        return self._worker.make(shard)
+    def make(self, part: int) -> Any:
+        return self._worker.make(part)
 
 
 def _room(resources: Resources) -> int:

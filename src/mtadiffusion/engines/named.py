@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mtadiffusion.annotate import run_ray
-from mtadiffusion.annotate.run import Engine
-from mtadiffusion.annotate.run_local import Local
+from mtadiffusion.engines import on_ray
+from mtadiffusion.engines.engine import Engine
+from mtadiffusion.engines.local import Local
 from mtadiffusion.errors import UserError, nearest_name
 from mtadiffusion.models.loading import torch_device
 
@@ -22,8 +22,8 @@ def engine(
 
     Args:
         executor: one of `EXECUTORS`.
-        workers: workers a stage; None: one process on this machine, or all that the cluster has room for.
-        address: of a Ray cluster; None: see `run_ray.connected`.
+        workers: workers a job; None: one process on this machine, or all that the cluster has room for.
+        address: of a Ray cluster; None: see `on_ray.connected`.
         device: `auto`, or a device that is checked on this machine, or taken as it is on a cluster.
 
     Raises:
@@ -36,6 +36,6 @@ def engine(
             raise UserError("--ray-address", "goes with --executor ray", address)
         yield Local(1 if workers is None else workers), str(torch_device(device))
         return
-    with run_ray.connected(address):
-        found = ("cuda" if run_ray.has_gpus() else "cpu") if device == "auto" else device
-        yield run_ray.OnRay(workers or 0), found
+    with on_ray.connected(address):
+        found = ("cuda" if on_ray.has_gpus() else "cpu") if device == "auto" else device
+        yield on_ray.OnRay(workers or 0), found
