@@ -12,10 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.utils import logging as diffusers_logging
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mtadiffusion.models.branch import InpaintBranch
 
@@ -40,6 +47,20 @@ TINY_UNET = {
     "norm_num_groups": 8,
 }
 """Latents of 16x16; images are four times as large, 64x64."""
+
+TINY_SDXL_UNET = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (16, 32, 32),
+    "transformer_layers_per_block": (1, 2, 3),
+    "attention_head_dim": (2, 4, 4),
+    "cross_attention_dim": 16 + 24,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 12 + 6 * 8,
+}
+"""What SDXL's layout has otherwise: three levels, two text encoders 16 and 24 wide, 12 pooled channels."""
 
 TINY_VAE = {
     "block_out_channels": (8, 16, 16),
@@ -74,7 +95,7 @@ def make_branch(
     return branch.eval()
 
 
-def make_tokenizer() -> CLIPTokenizer:
+def make_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
     """A real CLIPTokenizer that knows all bytes, and a few words as one token each."""
     letters = sorted(ByteLevel.alphabet())
     vocabulary = letters + [letter + "</w>" for letter in letters]
@@ -90,13 +111,35 @@ def make_tokenizer() -> CLIPTokenizer:
         vocab={token: index for index, token in enumerate(vocabulary)},
         merges=list(dict.fromkeys(merges)),
         model_max_length=77,
+        pad_token=pad_token,
     )
+
+
+def make_text_config(tokenizer: CLIPTokenizer, **changes: object) -> CLIPTextConfig:
+    """A tiny CLIP text encoder for `tokenizer`."""
+    settings = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 77,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    return CLIPTextConfig(**{**settings, **changes})
 
 
 @pytest.fixture(scope="session")
 def unet_factory() -> Callable[..., UNet2DConditionModel]:
     """`make_unet`, for tests that need a backbone of another layout."""
     return make_unet
+
+
+@pytest.fixture(scope="session")
+def sdxl_unet_factory() -> Callable[..., UNet2DConditionModel]:
+    """A tiny backbone of SDXL's layout, with other fields on request."""
+    return lambda **overrides: make_unet(**{**TINY_SDXL_UNET, **overrides})
 
 
 @pytest.fixture(scope="session")
@@ -113,18 +156,7 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = AutoencoderKL(**TINY_VAE)
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=77,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        )
+        text_encoder = CLIPTextModel(make_text_config(tokenizer))
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -142,6 +174,31 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stock StableDiffusionXLPipeline of tiny random models, saved."""
+    folder = tmp_path_factory.mktemp("sdxl")
+    tokenizer = make_tokenizer()
+    second = make_text_config(tokenizer, hidden_size=24, projection_dim=12, hidden_act="gelu")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = AutoencoderKL(**TINY_VAE, scaling_factor=0.13025, force_upcast=True)
+        text_encoder = CLIPTextModel(make_text_config(tokenizer))
+        text_encoder_2 = CLIPTextModelWithProjection(second)
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
+        tokenizer=tokenizer,
+        tokenizer_2=make_tokenizer(pad_token="!"),
+        unet=make_unet(**TINY_SDXL_UNET),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
     ).save_pretrained(folder)
     return folder
 

@@ -67,7 +67,7 @@ def test_a_pickle_is_not_read_for_a_branch(
     stock_folder: Path, pipe: MTAInpaintPipeline, tmp_path: Path
 ) -> None:
     pipe.branch.save_pretrained(tmp_path, safe_serialization=False)
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(UserError, match="must hold safetensors, not the pickle"):
         MTAInpaintPipeline.from_backbone(stock_folder, tmp_path)
 
 

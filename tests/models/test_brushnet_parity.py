@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mtadiffusion.errors import UserError
-from mtadiffusion.models.branch import InpaintBranch, brushnet_config
+from mtadiffusion.models.branch import InpaintBranch
+from mtadiffusion.models.brushnet import brushnet_config
 from mtadiffusion.models.conditioning import branch_input
 from mtadiffusion.models.injection import BranchInjection, check_fit
 
@@ -103,7 +104,7 @@ def test_a_loaded_brushnet_survives_our_own_format(
 def test_a_pickled_checkpoint_is_refused(brushnet_folder: Path) -> None:
     weights = brushnet_folder / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(UserError, match=r"must be a folder with .*safetensors.*pickled"):
+    with pytest.raises(UserError, match=r"must be a BrushNet with .*safetensors.*pickled"):
         InpaintBranch.from_brushnet(brushnet_folder)
 
 

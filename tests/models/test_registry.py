@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
@@ -127,13 +128,12 @@ def test_pickled_branch_is_refused_unread(own_branch: Path) -> None:
         registry.resolve_branch(str(own_branch))
 
 
-def test_single_checkpoint_file_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resolve", [registry.resolve_backbone, registry.resolve_branch])
+def test_a_pickled_checkpoint_file_is_refused_unread(resolve: Callable[[str], Path], tmp_path: Path) -> None:
     file = tmp_path / "model.ckpt"
     file.write_bytes(b"x")
-    with pytest.raises(
-        UserError, match=r"must be a folder in the diffusers layout, not a file.*from_single_file"
-    ):
-        registry.resolve_backbone(str(file))
+    with pytest.raises(UserError, match=r"must be a folder or a \.safetensors file.*can run foreign code"):
+        resolve(str(file))
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,55 @@ def test_incomplete_backbone_names_what_it_lacks(own_backbone: Path, missing: st
     (own_backbone / missing).unlink()
     with pytest.raises(UserError, match=message):
         registry.resolve_backbone(str(own_backbone))
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("text_encoder_2/config.json", "--model lacks config.json, got '.*text_encoder_2"),
+        ("text_encoder_2/model.safetensors", "--model lacks model.safetensors"),
+        ("tokenizer_2/tokenizer.json", "--model lacks its tokenizer, got '.*tokenizer_2"),
+    ],
+)
+def test_an_sdxl_folder_needs_both_of_its_encoders(
+    sdxl_folder: Path, tmp_path: Path, missing: str, message: str
+) -> None:
+    own = Path(shutil.copytree(sdxl_folder, tmp_path / "sdxl"))
+    assert registry.resolve_backbone(str(own)) == own
+    (own / missing).unlink()
+    with pytest.raises(UserError, match=message):
+        registry.resolve_backbone(str(own))
+
+
+def test_a_fine_tune_published_in_half_precision_alone_is_loaded(own_backbone: Path) -> None:
+    for file in own_backbone.rglob("*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    parts = loading.load_components(registry.resolve_backbone(str(own_backbone)), torch.float32)
+    stored = load_file(own_backbone / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    assert torch.equal(parts["unet"].state_dict()["conv_in.weight"], stored["conv_in.weight"])
+
+
+def test_half_precision_alone_is_fetched_where_there_is_nothing_else(
+    own_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def download(_name: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
+        asked.append(allow_patterns)
+        if len(asked) == 1:
+            for file in own_backbone.rglob("*.safetensors"):
+                file.rename(file.with_suffix(".elsewhere"))
+        else:
+            for file in own_backbone.rglob("*.elsewhere"):
+                file.rename(file.with_suffix(".fp16.safetensors"))
+        return str(own_backbone)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    registry.resolve_backbone(SD15)
+    assert len(asked) == 2
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in asked[1]
 
 
 def test_folder_without_tokenizer_is_refused(own_backbone: Path) -> None:

@@ -36,10 +36,10 @@ class InpaintFiles:
     """A PNG; of several results the first is named `NAME-1.png`, and so on."""
 
     model: str
-    """Embedded name, folder or hub id of the backbone."""
+    """Embedded name, folder, hub id or safetensors file of the backbone."""
 
     branch: str | None
-    """Embedded name, folder or hub id of the branch; "none" for no branch."""
+    """Embedded name, folder, hub id or BrushNet file of the branch; "none" for no branch."""
 
     negative_prompt: str
     """What to avoid."""

@@ -182,6 +182,9 @@ class SampleSettings:
     guidance_scale: float
     """Weight of the prompt against the negative prompt; up to 1 there is no guidance."""
 
+    guidance_rescale: float
+    """Share of the guided prediction's spread that is taken back; 0: none."""
+
     branch_scale: float
     """Weight of the branch's features; 0 = the branch is not run."""
 
@@ -203,6 +206,7 @@ class SampleSettings:
     def __post_init__(self) -> None:
         check_number("num_inference_steps", self.num_inference_steps, 1, MOST_STEPS, whole=True)
         check_number("guidance_scale", self.guidance_scale, 0)
+        check_number("guidance_rescale", self.guidance_rescale, 0, 1)
         check_number("branch_scale", self.branch_scale, -math.inf)
         check_choice("latent_known", self.latent_known, KNOWN_MODES)
         check_number("eta", self.eta, 0, 1)

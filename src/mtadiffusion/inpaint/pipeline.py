@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,68 +22,57 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
-from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from mtadiffusion.errors import UserError
 from mtadiffusion.imaging.blending import BLENDS, Blend
 from mtadiffusion.inpaint import inputs
+from mtadiffusion.inpaint.guidance import guided
 from mtadiffusion.inpaint.inputs import SampleSettings
+from mtadiffusion.inpaint.jobs import Job, State, alike, put_back
 from mtadiffusion.inpaint.outputs import OUTPUT_TYPES, as_output, as_pil, check_finite
-from mtadiffusion.inpaint.prompts import TextEmbeds, embed_prompts
-from mtadiffusion.inpaint.regions import Region, find_region, stitch, to_model
+from mtadiffusion.inpaint.prompts import TextEmbeds
+from mtadiffusion.inpaint.regions import find_region, to_model
+from mtadiffusion.models.autoencoders import decode_latents, encode_latents
 from mtadiffusion.models.branch import InpaintBranch
 from mtadiffusion.models.conditioning import branch_input, latent_known, masked_image
 from mtadiffusion.models.injection import BranchInjection, check_fit
+from mtadiffusion.models.registry import load_branch, load_components, resolve_branch
+from mtadiffusion.models.text_encoders import TextEncoders
 
 WIDEST_FEATHER = 2.0
 """The widest fade inside the hole's edge, in pixels of the model."""
 
+SIZES = 6
+"""Original height and width, top and left of the crop, target height and width: SDXL's added sizes."""
+
 Generators = torch.Generator | list[torch.Generator] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """One result to be made."""
-
-    picture: torch.Tensor  # (3, H, W) float in [0, 1], the input
-    hole: torch.Tensor  # (H, W) bool, True = to be generated
-    region: Region
-    prompt: int  # index into the text embeddings
-
-
-@dataclass(kw_only=True)
-class _State:
-    """What the sampling loop carries for n results; a callback may replace its tensors."""
-
-    latents: torch.Tensor  # (n, C, h, w)
-    noise: torch.Tensor  # (n, C, h, w), what the latents started from, at unit variance
-    prompt_embeds: torch.Tensor  # (n or 2n, tokens, width); when guided, the negative half is first
-    added: dict[str, torch.Tensor] | None  # SDXL's pooled text and sizes, in halves like prompt_embeds
-    known: torch.Tensor  # (n, 1, h, w), 1 = known
-    masked_latents: torch.Tensor | None  # (n, C, h, w); None: the branch is not run
-    known_latents: torch.Tensor | None  # (n, C, h, w), clean; None: no latent blending
-
-    def replace(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take over what a callback returned."""
-        for name in inputs.CALLBACK_TENSORS:
-            setattr(self, name, tensors.get(name, getattr(self, name)))
 
 
 class MTAInpaintPipeline(DiffusionPipeline):
     """Text-guided inpainting with a frozen backbone and an `InpaintBranch`.
 
     Without a branch (or at `branch_scale=0`) it is the backbone alone with latent blending, the baseline.
-    Loads stock Stable Diffusion folders: `from_backbone(folder, branch_folder)`.
+    Loads stock Stable Diffusion and SDXL folders: `from_backbone(folder, branch_folder)`.
     """
 
-    model_cpu_offload_seq = "text_encoder->unet->vae"  # type: ignore[assignment]
-    _optional_components = ["branch", "safety_checker", "feature_extractor"]  # noqa: RUF012
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"  # type: ignore[assignment]
+    _optional_components = [  # noqa: RUF012
+        *("branch", "text_encoder_2", "tokenizer_2", "safety_checker", "feature_extractor")
+    ]
     _exclude_from_cpu_offload = ["safety_checker"]  # noqa: RUF012
     _callback_tensor_inputs = [*inputs.CALLBACK_TENSORS]  # noqa: RUF012
 
     vae: Any
     text_encoder: Any
     tokenizer: Any
+    text_encoder_2: Any
+    tokenizer_2: Any
     unet: Any
     scheduler: Any
     branch: Any
@@ -100,21 +89,27 @@ class MTAInpaintPipeline(DiffusionPipeline):
         branch: InpaintBranch | None = None,
         safety_checker: torch.nn.Module | None = None,
         feature_extractor: CLIPImageProcessor | None = None,
+        text_encoder_2: CLIPTextModelWithProjection | None = None,
+        tokenizer_2: CLIPTokenizer | None = None,
+        force_zeros_for_empty_prompt: bool = False,
     ) -> None:
         super().__init__()
-        _check_backbone(vae, unet)
+        _check_backbone(vae, unet, text_encoder_2)
         if branch is not None:
             check_fit(branch, unet)
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
             unet=unet,
             scheduler=scheduler,
             branch=branch,
             safety_checker=safety_checker,
             feature_extractor=feature_extractor,
         )
+        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
         self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @classmethod
@@ -124,14 +119,20 @@ class MTAInpaintPipeline(DiffusionPipeline):
         branch: str | os.PathLike[str] | InpaintBranch | None = None,
         **kwargs: Any,
     ) -> MTAInpaintPipeline:
-        """A pipeline from any Stable Diffusion folder or hub id and a branch (a folder or a model).
+        """A pipeline from any Stable Diffusion or SDXL folder, hub id or file, and a branch.
 
-        Further arguments go to diffusers' `from_pretrained`. Weights are read from safetensors only.
+        Args:
+            backbone: a folder or hub id in the diffusers layout, or a safetensors file in the original one.
+            branch: a model; a name, folder or hub id; or an official BrushNet's folder or file.
+            kwargs: of a folder or hub id, for diffusers' `from_pretrained`; of a file, `torch_dtype` alone.
         """
         kwargs.setdefault("use_safetensors", True)
+        dtype = kwargs.get("torch_dtype") or torch.float32
         if isinstance(branch, str | os.PathLike):
-            dtype = kwargs.get("torch_dtype")
-            branch = InpaintBranch.from_pretrained(branch, torch_dtype=dtype, use_safetensors=True)
+            branch = load_branch(resolve_branch(os.fspath(branch), "branch"), dtype, "branch")
+        if os.path.isfile(backbone):
+            components = load_components(Path(backbone), dtype, "backbone")
+            return cls(branch=branch, **components)
         if branch is not None:
             kwargs["branch"] = branch
         return cls.from_pretrained(backbone, **kwargs)
@@ -141,6 +142,17 @@ class MTAInpaintPipeline(DiffusionPipeline):
         """Side of the model's square picture in pixels."""
         size = self.unet.config.sample_size
         return (size if isinstance(size, int) else min(size)) * self.vae_scale_factor
+
+    @property
+    def text_encoders(self) -> TextEncoders:
+        """What the prompts are encoded with."""
+        return TextEncoders(
+            tokenizer=self.tokenizer,
+            text_encoder=self.text_encoder,
+            tokenizer_2=self.tokenizer_2,
+            text_encoder_2=self.text_encoder_2,
+            force_zeros_for_empty_prompt=self.config["force_zeros_for_empty_prompt"],
+        )
 
     @property
     def guidance_scale(self) -> float:
@@ -172,6 +184,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
         negative_prompt: str | list[str] | None = None,
         num_inference_steps: int = 20,
         guidance_scale: float = 7.5,
+        guidance_rescale: float = 0.0,
         generator: Generators = None,
         num_images_per_prompt: int = 1,
         branch_scale: float = 1.0,
@@ -204,6 +217,8 @@ class MTAInpaintPipeline(DiffusionPipeline):
             negative_prompt: what to avoid; empty by default.
             num_inference_steps: 1 to 1000.
             guidance_scale: weight of the prompt; up to 1 the negative prompt is not used.
+            guidance_rescale: see `guidance.guided`; about 0.7 for fine-tunes with zero terminal
+                signal-to-noise ratio.
             generator: one for all results, one a result in a list (a result then does not depend on its
                 batch), or None for the global one. CPU generators, so that noise is the same everywhere.
             num_images_per_prompt: results for each prompt.
@@ -236,6 +251,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
         settings = SampleSettings(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
             branch_scale=0.0 if no_branch else branch_scale,
             latent_blending=no_branch if latent_blending is None else latent_blending,
             latent_known=latent_known,
@@ -260,7 +276,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
 
         results: list[Any] = [None] * len(jobs)
         unsafe = [False] * len(jobs)
-        for members in _alike(jobs):
+        for members in alike(jobs):
             group = [jobs[member] for member in members]
             own = [generator[member] for member in members] if isinstance(generator, list) else generator
             self._guidance_scale, self._interrupt = guidance_scale, False
@@ -269,7 +285,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
                 made, flags = list(latents), [False] * len(group)
             else:
                 drawn, flags = self._screen(self._decode(latents))
-                made = [_put_back(*pair, blend, feather) for pair in zip(group, drawn, strict=True)]
+                made = [put_back(*pair, blend, feather) for pair in zip(group, drawn, strict=True)]
             for member, one, flag in zip(members, made, flags, strict=True):
                 results[member], unsafe[member] = one, flag
         self.maybe_free_model_hooks()
@@ -297,14 +313,13 @@ class MTAInpaintPipeline(DiffusionPipeline):
         self, prompts: list[str], negative_prompt: str | list[str] | None, *, guided: bool
     ) -> TextEmbeds:
         """The embeddings of the prompts and, when guided, of as many negative prompts."""
-        device = self._execution_device
-        embeds = embed_prompts(prompts, self.tokenizer, self.text_encoder, device)
+        device, encoders = self._execution_device, self.text_encoders
+        states = encoders.encode(prompts, device, "prompt")
         if not guided:
-            return TextEmbeds(prompt=embeds)
+            return TextEmbeds.of(states, None)
         wanted = inputs.as_prompts("" if negative_prompt is None else negative_prompt, "negative_prompt")
         (negatives,) = inputs.broadcast(len(prompts), negative_prompt=wanted)
-        negative = embed_prompts(negatives, self.tokenizer, self.text_encoder, device, "negative_prompt")
-        return TextEmbeds(prompt=embeds, negative=negative)
+        return TextEmbeds.of(states, encoders.encode(negatives, device, "negative_prompt"))
 
     @property
     def _multiple(self) -> int:
@@ -313,7 +328,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
 
     def _plan(
         self, prompts: list[Any], image: Any, mask_image: Any, resolution: int, copies: int
-    ) -> list[_Job]:
+    ) -> list[Job]:
         pictures, holes = inputs.as_pictures(image), inputs.as_holes(mask_image)
         indices = list(range(len(prompts)))
         count = max(len(prompts), len(pictures), len(holes))
@@ -322,11 +337,11 @@ class MTAInpaintPipeline(DiffusionPipeline):
         for index, picture, hole in zip(indices, pictures, holes, strict=True):
             inputs.check_same_size(picture, hole)
             region = find_region(hole, resolution, self._multiple)
-            jobs += [_Job(picture=picture, hole=hole, region=region, prompt=index)] * copies
+            jobs += [Job(picture=picture, hole=hole, region=region, prompt=index)] * copies
         return jobs
 
     def _sample(
-        self, jobs: list[_Job], embeds: TextEmbeds, settings: SampleSettings, generators: Generators
+        self, jobs: list[Job], embeds: TextEmbeds, settings: SampleSettings, generators: Generators
     ) -> torch.Tensor:
         """The latents (n, C, h, w) drawn for jobs whose regions have one shape."""
         self._schedule(settings.num_inference_steps)
@@ -348,7 +363,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
             raise UserError("num_inference_steps", rule, steps, remedy) from error
 
     def _denoise(
-        self, state: _State, injection: BranchInjection, settings: SampleSettings, extra: dict[str, Any]
+        self, state: State, injection: BranchInjection, settings: SampleSettings, extra: dict[str, Any]
     ) -> None:
         """The sampling loop: from noise to the latents of the result, in `state.latents`."""
         timesteps = self.scheduler.timesteps
@@ -358,7 +373,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
             for step, timestep in enumerate(timesteps):
                 if self.interrupt:
                     continue
-                prediction = self._predict(state, timestep, injection, settings.branch_scale)
+                prediction = self._predict(state, timestep, injection, settings)
                 state.latents = self.scheduler.step(
                     prediction, timestep, state.latents, **extra, return_dict=False
                 )[0]
@@ -373,25 +388,26 @@ class MTAInpaintPipeline(DiffusionPipeline):
                     progress.update()
 
     def _predict(
-        self, state: _State, timestep: torch.Tensor, injection: BranchInjection, branch_scale: float
+        self, state: State, timestep: torch.Tensor, injection: BranchInjection, settings: SampleSettings
     ) -> torch.Tensor:
         """The backbone's prediction (n, C, h, w) with the branch's features and guidance.
 
         The branch has no text input, so that it runs once for both halves of the guidance batch, unless
         it takes SDXL's added embedding (docs/method.md, section 2).
         """
-        guided = self.do_classifier_free_guidance
+        twofold = self.do_classifier_free_guidance
         scaled = self.scheduler.scale_model_input(state.latents, timestep)
-        twice = torch.cat([scaled] * 2) if guided else scaled
+        twice = torch.cat([scaled] * 2) if twofold else scaled
         features: tuple[torch.Tensor, ...] = ()
         if state.masked_latents is not None:
             seen = branch_input(scaled, state.masked_latents, state.known).to(self.branch.dtype)
             added = None
             if self.branch.config.addition_embed_type is not None:
                 added = state.added
-                seen = torch.cat([seen] * 2) if guided else seen
+                seen = torch.cat([seen] * 2) if twofold else seen
             features = self.branch(seen, timestep, added_cond_kwargs=added).features
-        with injection.features(features, scale=branch_scale) if features else contextlib.nullcontext():
+        scale = settings.branch_scale
+        with injection.features(features, scale=scale) if features else contextlib.nullcontext():
             prediction = self.unet(
                 twice,
                 timestep,
@@ -399,14 +415,13 @@ class MTAInpaintPipeline(DiffusionPipeline):
                 added_cond_kwargs=state.added,
                 return_dict=False,
             )[0]
-        if not guided:
+        if not twofold:
             return prediction
-        negative, positive = prediction.chunk(2)
-        return negative + self._guidance_scale * (positive - negative)
+        return guided(prediction, self._guidance_scale, settings.guidance_rescale)
 
     def _start(
-        self, jobs: list[_Job], embeds: TextEmbeds, settings: SampleSettings, generators: Generators
-    ) -> _State:
+        self, jobs: list[Job], embeds: TextEmbeds, settings: SampleSettings, generators: Generators
+    ) -> State:
         device, dtype = self._execution_device, self.unet.dtype
         views = [to_model(job.picture, job.hole, job.region) for job in jobs]
         pictures = torch.stack([picture for picture, _ in views]) * 2 - 1  # (n, 3, h*f, w*f)
@@ -421,7 +436,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
         if settings.branch_scale:
             masked_latents = self._encode(masked_image(pictures, holes, self.branch.config.hole_fill))
         samples, guided = [job.prompt for job in jobs], self.do_classifier_free_guidance
-        return _State(
+        return State(
             latents=noise * self.scheduler.init_noise_sigma,
             noise=noise,
             prompt_embeds=embeds.tokens(samples, guided).to(device, dtype),
@@ -453,16 +468,11 @@ class MTAInpaintPipeline(DiffusionPipeline):
 
     def _encode(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures (n, 3, H, W) in [-1, 1] to scaled latents (n, C, h, w): the mode, not a sample."""
-        encoded = self.vae.encode(pictures.to(self._execution_device, self.vae.dtype))
-        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        return ((latents - shift) * self.vae.config.scaling_factor).to(self.unet.dtype)
+        return encode_latents(self.vae, pictures.to(self._execution_device)).to(self.unet.dtype)
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Scaled latents (n, C, h, w) to pictures (n, 3, H, W) float32 in [0, 1] on the CPU."""
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor + shift
-        pictures = self.vae.decode(latents, return_dict=False)[0].float().cpu()
+        pictures = decode_latents(self.vae, latents).float().cpu()
         check_finite(pictures, self.vae.dtype)
         return (pictures / 2 + 0.5).clamp(0, 1)
 
@@ -478,20 +488,14 @@ class MTAInpaintPipeline(DiffusionPipeline):
         return torch.as_tensor(np.asarray(checked)).permute(0, 3, 1, 2), [bool(flag) for flag in flags]
 
 
-def _check_backbone(vae: Any, unet: Any) -> None:
+def _check_backbone(vae: Any, unet: Any, text_encoder_2: Any) -> None:
     if unet.config.in_channels != vae.config.latent_channels:
         rule = f"must take the VAE's {vae.config.latent_channels} latent channels"
         remedy = "use a text-to-image backbone, not an inpainting one"
         raise UserError("unet", rule, unet.config.in_channels, remedy)
-
-
-def _alike(jobs: list[_Job]) -> list[list[int]]:
-    """Indices of the jobs, grouped by the shape that the model works at."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index, job in enumerate(jobs):
-        groups.setdefault(job.region.work_size, []).append(index)
-    return list(groups.values())
-
-
-def _put_back(job: _Job, drawn: torch.Tensor, blend: Blend, feather: float) -> torch.Tensor:
-    return stitch(job.picture, job.hole, drawn, job.region, blend=blend, feather=feather)
+    if text_encoder_2 is not None and unet.config.addition_embed_type == "text_time":
+        room = unet.config.projection_class_embeddings_input_dim - SIZES * unet.config.addition_time_embed_dim
+        pooled = text_encoder_2.config.projection_dim
+        if room != pooled:
+            remedy = "use an SDXL base model, not a refiner"
+            raise UserError("unet", f"must take the {pooled} pooled channels and {SIZES} sizes", room, remedy)

@@ -1,17 +1,16 @@
-"""Prompts to the text encoder's embeddings. What does not fit is named in a warning, never lost silently."""
+"""The embeddings of the prompts of one call, and of what they are compared with under guidance.
+
+How a text is encoded is `models.text_encoders`.
+"""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from mtadiffusion.errors import UserError
-
-_log = logging.getLogger(__name__)
-_LONGEST_EXCERPT = 60
+from mtadiffusion.models.text_encoders import TextStates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,18 @@ class TextEmbeds:
                 rule = f"must have as many entries as prompt_embeds, {self.prompt.shape[0]}"
                 raise UserError(f"{name}_prompt_embeds", rule, other.shape[0])
 
+    @classmethod
+    def of(cls, prompts: TextStates, negatives: TextStates | None) -> TextEmbeds:
+        """Those of encoded texts."""
+        if negatives is None:
+            return cls(prompt=prompts.tokens, pooled=prompts.pooled)
+        return cls(
+            prompt=prompts.tokens,
+            negative=negatives.tokens,
+            pooled=prompts.pooled,
+            negative_pooled=negatives.pooled,
+        )
+
     def tokens(self, samples: list[int], guided: bool) -> torch.Tensor:
         """(n or 2n, tokens, width) for the named samples; when guided, the negative half comes first."""
         return _halves(self.prompt, self.negative, samples, guided, "negative_prompt_embeds")
@@ -57,37 +68,3 @@ def _halves(
     if negative is None:
         raise UserError(argument, "is needed for guidance", remedy="pass it or set guidance_scale=1")
     return torch.cat([negative[samples], positive[samples]])
-
-
-@torch.no_grad()
-def embed_prompts(
-    prompts: list[str], tokenizer: Any, text_encoder: Any, device: torch.device, argument: str = "prompt"
-) -> torch.Tensor:
-    """Last hidden states (B, tokens, width) of a CLIP text encoder.
-
-    Args:
-        prompts: texts; the empty text is legal and means "no wish".
-        tokenizer: the backbone's CLIP tokenizer.
-        text_encoder: the backbone's CLIP text model.
-        device: where the encoder runs.
-        argument: the prompts' name in warnings.
-    """
-    length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
-    for prompt in dict.fromkeys(prompts):
-        _warn_of_truncation(prompt, tokenizer, length, argument)
-    tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    attention_mask = None
-    if getattr(text_encoder.config, "use_attention_mask", False):
-        attention_mask = tokens.attention_mask.to(device)
-    return text_encoder(tokens.input_ids.to(device), attention_mask=attention_mask)[0]
-
-
-def _warn_of_truncation(prompt: str, tokenizer: Any, length: int, argument: str) -> None:
-    room = length - 2  # the start and end tokens
-    ids = tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False).input_ids
-    if len(ids) <= room:
-        return
-    dropped = tokenizer.decode(ids[room:]).strip()
-    excerpt = dropped if len(dropped) <= _LONGEST_EXCERPT else dropped[:_LONGEST_EXCERPT] + "…"
-    message = "%s is cut to the text encoder's %d tokens; its last %d are dropped: %r"
-    _log.warning(message, argument, room, len(ids) - room, excerpt)

@@ -22,7 +22,8 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mtadiffusion.errors import UserError
-from mtadiffusion.models.branch import InpaintBranch, branch_config
+from mtadiffusion.models.branch import InpaintBranch
+from mtadiffusion.models.branch_config import branch_config
 
 
 @dataclass(frozen=True, kw_only=True)

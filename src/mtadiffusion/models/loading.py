@@ -1,6 +1,5 @@
-"""Folders to models: the parts of a backbone and a branch, read from safetensors, every tensor accounted for.
-
-What the folders are called is `registry`'s business. Whatever is wrong with a folder is the user's mistake.
+"""Folders and files to models: the parts of a backbone and a branch, from safetensors, every tensor accounted
+for. What they are called is `registry`'s business. Whatever is wrong with one is the user's mistake.
 """
 
 from __future__ import annotations
@@ -8,55 +7,81 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Collection, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtadiffusion.errors import UserError
+from mtadiffusion.models.model_files import has_second_encoder
+from mtadiffusion.models.single_file import load_single_file, read_header
 
 if TYPE_CHECKING:
     import torch
 
     from mtadiffusion.models.branch import InpaintBranch
 
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+"""The diffusers classes that a backbone's VAE may be of."""
+
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 _FEW = 3
 
 
-def load_components(folder: Path, dtype: torch.dtype, argument: str = "--model") -> dict[str, Any]:
-    """The parts of a backbone's folder: vae, text_encoder, tokenizer, unet, scheduler."""
-    import diffusers
-    from transformers import CLIPTextModel, CLIPTokenizer
+def load_components(path: Path, dtype: torch.dtype, argument: str = "--model") -> dict[str, Any]:
+    """The parts of a backbone under the names of a pipeline's arguments: vae, text_encoder, tokenizer, unet,
+    scheduler; of an SDXL text_encoder_2, tokenizer_2 and force_zeros_for_empty_prompt besides.
 
-    unet_class = _class_named(folder / "unet", "config.json", ("UNet2DConditionModel",), argument)
-    vae_class = _class_named(folder / "vae", "config.json", ("AutoencoderKL", "AutoencoderTiny"), argument)
-    schedulers = [name for name in dir(diffusers) if name.endswith("Scheduler")]
-    scheduler_class = _class_named(folder / "scheduler", "scheduler_config.json", schedulers, argument)
-    load = partial(_load_weights, dtype=dtype, argument=argument)
+    Args:
+        path: a folder in the diffusers layout, or one safetensors file in the original one.
+        dtype: of the weights.
+        argument: the name of `path` in messages.
+    """
+    if path.is_file():
+        return load_single_file(path, dtype, argument)
+    import diffusers
+    from transformers import CLIPTokenizer
+
     parts = {
-        "vae": load(vae_class, folder / "vae"),
-        "text_encoder": load(CLIPTextModel, folder / "text_encoder"),
-        "unet": load(unet_class, folder / "unet"),
+        name: _load_weights(model_class, path / name, dtype=dtype, argument=argument)
+        for name, model_class in _network_classes(path, argument).items()
     }
-    with _loading(argument, folder / "tokenizer"):
-        parts["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    with _loading(argument, folder / "scheduler"):
-        parts["scheduler"] = scheduler_class.from_pretrained(folder / "scheduler")
+    for name in ("tokenizer", "tokenizer_2")[: 1 + has_second_encoder(path)]:
+        with loading_errors(argument, path / name):
+            parts[name] = CLIPTokenizer.from_pretrained(path / name)
+    schedulers = [name for name in dir(diffusers) if name.endswith("Scheduler")]
+    scheduler_class = _class_named(path / "scheduler", "scheduler_config.json", schedulers, argument)
+    with loading_errors(argument, path / "scheduler"):
+        parts["scheduler"] = scheduler_class.from_pretrained(path / "scheduler")
+    if has_second_encoder(path):
+        index = _read_json(path / "model_index.json", argument)
+        parts["force_zeros_for_empty_prompt"] = bool(index.get("force_zeros_for_empty_prompt", True))
     return parts
 
 
-def load_branch(folder: Path, dtype: torch.dtype, argument: str = "--branch") -> InpaintBranch:
-    """A branch from its folder; an official BrushNet's folder gives a residual branch."""
+def empty_components(path: Path, argument: str = "--model") -> dict[str, Any]:
+    """The networks of a backbone on the meta device, from their configurations alone."""
+    import torch
+
+    folder = read_header(path, argument).layout if path.is_file() else path
+    with torch.device("meta"):
+        return {
+            name: _from_config(model_class, folder / name, argument)
+            for name, model_class in _network_classes(folder, argument).items()
+        }
+
+
+def load_branch(path: Path, dtype: torch.dtype, argument: str = "--branch") -> InpaintBranch:
+    """A branch from its folder; an official BrushNet's folder or file gives a residual branch."""
     from mtadiffusion.models.branch import InpaintBranch
 
-    name = _read_json(folder / "config.json", argument).get("_class_name")
-    if name == "BrushNetModel":
-        with _loading(argument, folder):
-            return InpaintBranch.from_brushnet(folder).to(dtype).eval()
+    config = {} if path.is_file() else _read_json(path / "config.json", argument)
+    name = config.get("_class_name")
+    if path.is_file() or name == "BrushNetModel":
+        with loading_errors(argument, path):
+            return InpaintBranch.from_brushnet(path).to(dtype).eval()
     if name != InpaintBranch.__name__:
         rule, remedy = "must be the folder of an InpaintBranch or a BrushNetModel", "see mta models"
         raise UserError(argument, rule, name, remedy)
-    return _load_weights(InpaintBranch, folder, dtype=dtype, argument=argument)
+    return _load_weights(InpaintBranch, path, dtype=dtype, argument=argument)
 
 
 def torch_device(name: str, argument: str = "--device") -> torch.device:
@@ -97,6 +122,27 @@ def _read_json(path: Path, argument: str) -> dict[str, Any]:
     return values
 
 
+def _network_classes(folder: Path, argument: str) -> dict[str, Any]:
+    """The class of each network of a backbone's folder."""
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    classes: dict[str, Any] = {
+        "unet": _class_named(folder / "unet", "config.json", ("UNet2DConditionModel",), argument),
+        "vae": _class_named(folder / "vae", "config.json", AUTOENCODERS, argument),
+        "text_encoder": CLIPTextModel,
+    }
+    return (
+        {**classes, "text_encoder_2": CLIPTextModelWithProjection} if has_second_encoder(folder) else classes
+    )
+
+
+def _from_config(model_class: Any, folder: Path, argument: str) -> Any:
+    with loading_errors(argument, folder):
+        if hasattr(model_class, "load_config"):  # diffusers', not transformers'
+            return model_class.from_config(model_class.load_config(folder))
+        return model_class(model_class.config_class.from_pretrained(folder))
+
+
 def _class_named(folder: Path, file: str, allowed: Collection[str], argument: str) -> Any:
     """The diffusers class that a component's configuration names, if it is one of those allowed."""
     import diffusers
@@ -105,15 +151,22 @@ def _class_named(folder: Path, file: str, allowed: Collection[str], argument: st
     if name not in allowed:
         expected = " or ".join(allowed) if len(allowed) <= _FEW else "one that diffusers knows"
         rule = f"must have as its {folder.name} {expected}"
-        raise UserError(argument, rule, name, "only the Stable Diffusion 1.x and 2.x layout is supported")
+        raise UserError(
+            argument, rule, name, "only the Stable Diffusion 1.x, 2.x and XL layouts are supported"
+        )
     return getattr(diffusers, name)
 
 
 def _load_weights(model_class: Any, folder: Path, *, dtype: torch.dtype, argument: str) -> Any:
     """A model with every one of its weights from the folder, none of them fresh."""
-    with _loading(argument, folder):
+    with loading_errors(argument, folder):
         model, report = model_class.from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True
+            folder,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            variant=_variant(folder),
+            output_loading_info=True,
+            local_files_only=True,
         )
     absent = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
     if absent:
@@ -122,8 +175,15 @@ def _load_weights(model_class: Any, folder: Path, *, dtype: torch.dtype, argumen
     return model.eval()
 
 
+def _variant(folder: Path) -> str | None:
+    """`fp16` where the weights are there in that form alone, as some fine-tunes are published."""
+    whole = [path for path in folder.glob("*.safetensors*") if ".fp16" not in path.name]
+    return None if whole else "fp16"
+
+
 @contextlib.contextmanager
-def _loading(argument: str, folder: Path) -> Iterator[None]:
+def loading_errors(argument: str, folder: Path) -> Iterator[None]:
+    """Whatever loading raises is reported as a damaged folder or file."""
     try:
         yield
     except UserError:

@@ -1,8 +1,8 @@
 """Which models can be named, where they lie, and whether they are complete.
 
-A backbone is a folder or hub id in the diffusers Stable Diffusion layout, a branch a folder with
-`config.json` and safetensors. The embedded models are such folders inside the package, known here by name;
-nothing else asks whether a model is the embedded one. How a folder becomes a model is `loading`.
+A backbone is a folder or hub id in the diffusers Stable Diffusion layout or one safetensors file, a branch a
+folder with `config.json` and safetensors. The embedded models are such folders inside the package, known here
+by name; nothing else asks whether a model is the embedded one. How these become models is `loading`.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from mtadiffusion.errors import UserError, nearest_name
 from mtadiffusion.models.loading import load_branch, load_components, torch_device, torch_dtype
+from mtadiffusion.models.model_files import HALF_HUB_FILES, HUB_FILES, Kind, branch_of_file, check_layout
+from mtadiffusion.models.single_file import read_header
 
 if TYPE_CHECKING:
     import torch
 
     from mtadiffusion.inpaint.pipeline import MTAInpaintPipeline
 
-Kind = Literal["backbone", "branch", "style_vgg", "judge", "instances", "attributes"]
-
 NO_BRANCH = "none"
 """The branch name that means: the backbone alone, with latent blending."""
 
-_PICKLES = {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _OPTIONS: dict[Kind, str] = {
     "backbone": "--model",
@@ -37,21 +36,6 @@ _OPTIONS: dict[Kind, str] = {
     "instances": "model",
     "attributes": "model",
 }
-_WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-"""The folders of a backbone that hold weights, and their file's name without its suffix."""
-
-_HUB_FILES: dict[Kind, list[str]] = {
-    "backbone": [
-        "model_index.json",
-        "scheduler/*.json",
-        "tokenizer/*",
-        *(f"{part}/config.json" for part in _WEIGHTS),
-        *(f"{part}/{stem}{tail}" for part, stem in _WEIGHTS.items() for tail in (
-            ".safetensors", ".safetensors.index.json", "-?????-of-?????.safetensors"
-        )),
-    ],
-    "branch": ["config.json", "diffusion_pytorch_model*.safetensors", "*.safetensors.index.json"],
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +95,12 @@ _KNOWN = (
         licence="CreativeML OpenRAIL-M",
         download_mb=4270,
     ),
+    _Known(
+        name="stabilityai/stable-diffusion-xl-base-1.0",
+        kind="backbone",
+        licence="CreativeML Open RAIL++-M",
+        download_mb=13880,
+    ),
 )
 _BRANCH_OF = {"sticker": "sticker"}
 """The branch that goes with a backbone when none is named."""
@@ -128,16 +118,23 @@ def embedded_backbone(name: str) -> Path | None:
 
 
 def resolve_backbone(name: str, argument: str = _OPTIONS["backbone"]) -> Path:
-    """The folder of a backbone, given its embedded name, its folder or its hub id; fetched if need be.
+    """Where a backbone lies, given its embedded name, folder, safetensors file or hub id; fetched if need be.
+
+    Returns:
+        A folder in the diffusers layout, or a file in the original one.
 
     Raises:
-        UserError: unknown, not in the diffusers layout, pickles instead of safetensors, hub out of reach.
+        UserError: unknown, in neither layout, pickles instead of safetensors, hub out of reach.
     """
+    if name and (path := Path(name).expanduser()).is_file():
+        return read_header(path, argument).path
     return _resolved("backbone", name, argument)
 
 
 def resolve_branch(name: str, argument: str = _OPTIONS["branch"]) -> Path:
-    """The folder of a branch, as `resolve_backbone`."""
+    """Where a branch lies: the folder, as `resolve_backbone`, or the safetensors file of a BrushNet."""
+    if name and (path := Path(name).expanduser()).is_file():
+        return branch_of_file(path, argument)
     return _resolved("branch", name, argument)
 
 
@@ -180,8 +177,8 @@ def load_pipeline(
     """A pipeline from a backbone and a branch, each loaded from safetensors.
 
     Args:
-        model: embedded name, folder or hub id of a backbone.
-        branch: embedded name, folder or hub id of a branch, an official BrushNet's folder included; "none"
+        model: embedded name, folder, safetensors file or hub id of a backbone.
+        branch: embedded name, folder or hub id of a branch, or an official BrushNet's folder or file; "none"
             for the backbone alone; None for the branch that goes with the backbone.
         dtype: of the weights; "auto" is float16 on CUDA and float32 elsewhere.
         device: "auto" is CUDA where there is a GPU, else the CPU.
@@ -227,7 +224,7 @@ def _size_mb(folder: Path) -> float:
 
 def _resolved(kind: Kind, name: str, argument: str) -> Path:
     folder = _find_folder(kind, name, argument)
-    _check_layout(kind, folder, argument)
+    check_layout(kind, folder, argument)
     return folder
 
 
@@ -243,14 +240,11 @@ def _find_folder(kind: Kind, name: str, argument: str) -> Path:
     if name and path.is_dir():
         return path
     if name and path.exists():
-        remedy = (
-            "convert it: diffusers' StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
-        )
-        raise UserError(argument, "must be a folder in the diffusers layout, not a file", name, remedy)
+        raise UserError(argument, "must be a folder, not a file", name, "name the folder that holds it")
     names = [known.name for known in _KNOWN if known.kind == kind]
     if name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1:
         raise UserError(argument, "must be an existing folder", name, "there is no such folder")
-    if not _HUB_ID.fullmatch(name) or kind not in _HUB_FILES:
+    if not _HUB_ID.fullmatch(name) or kind not in HUB_FILES:
         remedy = f"{nearest_name(name, names)}; a folder serves too"
         raise UserError(argument, f"is no known {kind.replace('_', ' ')}", name, remedy)
     return _from_hub(kind, name, argument, names)
@@ -266,7 +260,10 @@ def _from_hub(kind: Kind, name: str, argument: str, names: list[str]) -> Path:
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES[kind]))
+        folder = Path(snapshot_download(name, allow_patterns=HUB_FILES[kind]))
+        if kind == "backbone" and not _is_complete(kind, folder):
+            folder = Path(snapshot_download(name, allow_patterns=HALF_HUB_FILES))
+        return folder
     except RepositoryNotFoundError:
         rule = "is neither a folder here nor a public model of the hub"
         raise UserError(argument, rule, name, nearest_name(name, names)) from None
@@ -289,52 +286,14 @@ def _cached_snapshot(name: str, kind: Kind) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES[kind], local_files_only=True))
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES[kind], local_files_only=True))
     except (OSError, ValueError):
         return None
 
 
 def _is_complete(kind: Kind, folder: Path) -> bool:
     try:
-        _check_layout(kind, folder, "")
+        check_layout(kind, folder, "")
     except UserError:
         return False
     return True
-
-
-def _check_layout(kind: Kind, folder: Path, argument: str) -> None:
-    if kind != "backbone":
-        _check_file(
-            folder / "config.json", argument, f"a {kind} is a folder with config.json and safetensors"
-        )
-        _check_weights(folder, "*", argument)
-        return
-    remedy = "pass a folder in the diffusers layout, with unet, vae, text_encoder, tokenizer and scheduler"
-    _check_file(folder / "model_index.json", argument, remedy)
-    _check_file(folder / "scheduler" / "scheduler_config.json", argument, remedy)
-    if not any((folder / "tokenizer" / name).is_file() for name in ("vocab.json", "tokenizer.json")):
-        raise UserError(argument, "lacks its tokenizer", str(folder / "tokenizer"), remedy)
-    for part, stem in _WEIGHTS.items():
-        _check_file(folder / part / "config.json", argument, remedy)
-        _check_weights(folder / part, stem, argument)
-
-
-def _check_file(path: Path, argument: str, remedy: str) -> None:
-    if not path.is_file():
-        raise UserError(argument, f"lacks {path.name}", str(path.parent), remedy)
-
-
-def _check_weights(folder: Path, stem: str, argument: str) -> None:
-    if any(folder.glob(f"{stem}.safetensors")) or any(folder.glob(f"{stem}.safetensors.index.json")):
-        return
-    pickles = sorted(path for path in folder.iterdir() if path.suffix in _PICKLES)
-    if pickles:
-        remedy = (
-            "loading a pickle can run foreign code: where you trust the file, load it with diffusers and "
-            "write it again with save_pretrained(FOLDER, safe_serialization=True)"
-        )
-        rule = f"must hold safetensors, not the pickle {pickles[0].name}"
-        raise UserError(argument, rule, str(folder), remedy)
-    remedy = "the folder is incomplete: copy it again"
-    expected = "its weights" if stem == "*" else f"{stem}.safetensors"
-    raise UserError(argument, f"lacks {expected}", str(folder), remedy)
