@@ -64,7 +64,8 @@ class BranchConfig:
     """How the hole reaches latent size in training: `nearest`, or `any` hole pixel makes a hole cell."""
 
     start_from: str = ""
-    """Name, folder or hub id of a branch to go on from; empty: a new one, started as `initialise` says."""
+    """Name, folder or hub id of a branch, or a BrushNet's file, to go on from; empty: a new one, started as
+    `initialise` says."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, slower."""
@@ -152,32 +153,50 @@ class DataConfig:
     size: int = 64
     """Side of the square training image in pixels."""
 
+    max_aspect: float = 1.0
+    """Longer over shorter side of the most elongated training image: above 1, pictures go into buckets near
+    their own shape, of at most `size` x `size` pixels; 1: all are cropped square."""
+
+    bucket_step: int = 64
+    """Sides of images that are not square are multiples of this."""
+
     records: int = 0
     """Use the first so many records of the source; 0: all of them."""
 
     holes_per_image: int = 2
     """Variants (hole and prompt) kept of each record; 0: a fresh one at every visit (uncached only)."""
 
+    holes_per_object: int = 0
+    """Variants kept of every object, the first its exact mask; `holes_per_image` then counts the brush holes.
+    0: objects are drawn for `holes_per_image`."""
+
     empty_prompt: float = 0.1
     """Probability of an empty prompt, so that guidance works (docs/method.md, section 5)."""
 
+    posterior: str = "mean"
+    """Latents that the step sees: the `mean` of the VAE's posterior, or a `sample` of it at every visit."""
+
     cache: bool = True
-    """Encode every record once before training, and hold the latents in memory."""
+    """Encode every record once, and read the latents from disk while training."""
 
     cache_dtype: str = "float16"
     """How cached latents and text embeddings are stored: `float16` or `float32`."""
 
-    cache_file: str = ""
-    """Safetensors file that keeps the filled cache; empty: `latent_cache.safetensors` in the run's folder."""
+    cache_dir: str = ""
+    """Folder of the latent cache that `mta train cache` made, which is then used; empty: `latent_cache` in
+    the run's folder, if `cache` says so."""
 
-    text_cache_mb: int = 2048
-    """Text embeddings are kept in memory as long as all of them fit into this; else encoded a batch."""
+    shard_records: int = 256
+    """Records a file of a new cache."""
 
     workers: int = 0
-    """Processes that render records while the cache is filled; 0: in-process."""
+    """Processes that make samples ahead, or render records while the cache is filled; 0: in-process."""
 
     encode_batch: int = 64
     """Images a VAE call while the cache is filled."""
+
+    max_damaged: float = 0.25
+    """Records that cannot be read are skipped and counted; a greater share of them ends the run."""
 
     holes: HoleConfig = field(default_factory=HoleConfig)
     """The holes of the samples."""
@@ -185,16 +204,29 @@ class DataConfig:
     def __post_init__(self) -> None:
         _check_range("data.size", self.size, 16)
         _check_range("data.records", self.records, 0)
+        _check_range("data.max_aspect", self.max_aspect, 1, 4)
+        _check_range("data.bucket_step", self.bucket_step, 1)
         _check_range("data.holes_per_image", self.holes_per_image, 0, 64)
+        _check_range("data.holes_per_object", self.holes_per_object, 0, 64)
         _check_range("data.empty_prompt", self.empty_prompt, 0, 1)
+        _check_choice("data.posterior", self.posterior, ("mean", "sample"))
         _check_choice("data.cache_dtype", self.cache_dtype, ("float16", "float32"))
-        _check_range("data.text_cache_mb", self.text_cache_mb, 0)
         _check_range("data.workers", self.workers, 0, 256)
         _check_range("data.encode_batch", self.encode_batch, 1)
-        if self.cache and self.holes_per_image == 0:
+        _check_range("data.shard_records", self.shard_records, 1)
+        _check_range("data.max_damaged", self.max_damaged, 0, 1)
+        if self.holes_per_object and self.holes_per_image == 0:
+            rule, remedy = "needs data.holes_per_image of at least 1", "they are the brush holes"
+            raise UserError("data.holes_per_object", rule, self.holes_per_object, remedy)
+        if self.cache and not self.cache_dir and self.holes_per_image == 0:
             raise UserError(
                 "data.holes_per_image", "must be at least 1 with data.cache", 0, "or set data.cache=false"
             )
+
+    @property
+    def cached(self) -> bool:
+        """Whether training reads a latent cache."""
+        return self.cache or bool(self.cache_dir)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,10 +343,14 @@ class StyleVGGConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW, its schedule, clipping and the moving average (docs/method.md, section 5)."""
+    """The optimiser, its schedule, clipping and the moving average (docs/method.md, section 5)."""
 
     lr: float = 1e-5
     """Peak learning rate of the branch."""
+
+    kind: str = "adamw"
+    """`adamw`; `adamw8bit` keeps its moments in a quarter of the memory (bitsandbytes, on a GPU); `sgd` has
+    none and serves comparisons, because AdamW makes much of gradients that differ in rounding alone."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's averaging factors."""
@@ -341,6 +377,7 @@ class OptimConfig:
     """Decay of the moving average of the branch's weights; 0 exports the last weights."""
 
     def __post_init__(self) -> None:
+        _check_choice("optim.kind", self.kind, ("adamw", "adamw8bit", "sgd"))
         _check_range("optim.lr", self.lr, 0, 1)
         for beta in self.betas:
             _check_range("optim.betas", beta, 0, 0.9999999)
@@ -366,6 +403,9 @@ class ValidationConfig:
     images: int = 6
     """Held-out scenes drawn as a contact sheet; 0: none."""
 
+    timesteps: tuple[int, ...] = (50, 250, 500, 750, 950)
+    """Timesteps at which the held-out samples' noise loss is taken, by kind of hole; empty: at none."""
+
     steps: int = 20
     """Denoising steps of the sheet's pictures."""
 
@@ -376,6 +416,8 @@ class ValidationConfig:
         _check_range("validation.every", self.every, 0)
         _check_range("validation.samples", self.samples, 0)
         _check_range("validation.images", self.images, 0, 64)
+        for timestep in self.timesteps:
+            _check_range("validation.timesteps", timestep, 0, 999)
         _check_range("validation.steps", self.steps, 1, 1000)
         _check_range("validation.guidance_scale", self.guidance_scale, 0, 100)
 
@@ -385,7 +427,7 @@ class TrainConfig:
     """One training run of a branch."""
 
     backbone: str = "sticker"
-    """Registered name, folder or hub id of a backbone in the Stable Diffusion layout."""
+    """Registered name, folder, hub id or safetensors file of a Stable Diffusion 1.x, 2.x or XL backbone."""
 
     seed: int = 0
     """Names every random stream of the run together with a purpose and a sample's number."""
@@ -394,7 +436,7 @@ class TrainConfig:
     """Optimiser steps."""
 
     batch_size: int = 16
-    """Samples a forward pass."""
+    """Samples a forward pass of each process."""
 
     accumulate: int = 1
     """Forward passes a step, whose gradients are averaged: more samples a step in the same memory."""
@@ -403,7 +445,17 @@ class TrainConfig:
     """Torch device."""
 
     precision: str = "fp32"
-    """`fp32`, or `bf16` for autocast in the branch and the UNet (weights stay fp32)."""
+    """`fp32`, or `bf16` or `fp16` for autocast in the branch and the UNet; trained weights stay fp32, and
+    `fp16` scales the loss."""
+
+    frozen_dtype: str = "float32"
+    """How the frozen UNet and text encoder are held: `float32`, or with autocast `bfloat16` or `float16`."""
+
+    compile: bool = False
+    """Compile the frozen UNet's transformer blocks: minutes at the start, quicker steps on a GPU."""
+
+    tf32: bool = True
+    """Let a GPU round the factors of fp32 products to 10 bits of mantissa, which is several times faster."""
 
     channels_last: bool = False
     """Memory layout of convolutions; quicker on some machines."""
@@ -446,7 +498,10 @@ class TrainConfig:
         _check_range("steps", self.steps, 1)
         _check_range("batch_size", self.batch_size, 1)
         _check_range("accumulate", self.accumulate, 1)
-        _check_choice("precision", self.precision, ("fp32", "bf16"))
+        _check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
+        _check_choice("frozen_dtype", self.frozen_dtype, ("float32", "bfloat16", "float16"))
+        if self.frozen_dtype != "float32" and self.precision == "fp32":
+            raise UserError("frozen_dtype", "needs autocast", self.frozen_dtype, "set precision=bf16")
         _check_range("log_every", self.log_every, 1)
         _check_range("checkpoint_every", self.checkpoint_every, 0)
         _check_range("keep_checkpoints", self.keep_checkpoints, 1)
@@ -457,7 +512,7 @@ class TrainConfig:
 
     @property
     def samples_a_step(self) -> int:
-        """Samples that one optimiser step averages over."""
+        """Samples of each process that one optimiser step averages over."""
         return self.batch_size * self.accumulate
 
 

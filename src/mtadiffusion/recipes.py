@@ -1,7 +1,7 @@
 """Named training configurations as functions. `mta train --recipe NAME` starts from one of them.
 
 `debug` runs offline on a CPU in seconds, `sticker` trains the embedded branch, `sd15` is the paper's setting
-(docs/method.md, section 5), `sd15-brushnet` its baseline.
+(docs/method.md, section 5), `sd15-brushnet` its baseline; `sdxl` and `sdxl-brushnet` are both on SDXL.
 """
 
 from __future__ import annotations
@@ -95,10 +95,31 @@ def sd15_brushnet() -> TrainConfig:
     )
 
 
+def sdxl() -> TrainConfig:
+    """The paper's objective on SDXL at 1024 pixels: a batch of 1 here, the rest of it accumulated."""
+    paper = sd15()
+    return replace(
+        paper,
+        backbone="stabilityai/stable-diffusion-xl-base-1.0",
+        batch_size=1,
+        accumulate=2,
+        data=replace(paper.data, size=1024),
+        validation=replace(paper.validation, guidance_scale=5.0, images=4),
+    )
+
+
+def sdxl_brushnet() -> TrainConfig:
+    """Its baseline: BrushNet's residual branch on SDXL, trained on the noise loss alone."""
+    paper, baseline = sdxl(), sd15_brushnet()
+    return replace(paper, branch=baseline.branch, loss=baseline.loss, style_vgg=baseline.style_vgg)
+
+
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "debug": debug,
     "sd15": sd15,
     "sd15-brushnet": sd15_brushnet,
+    "sdxl": sdxl,
+    "sdxl-brushnet": sdxl_brushnet,
     "sticker": sticker,
 }
 """Every recipe by the name that the command line takes."""

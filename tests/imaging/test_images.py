@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mtadiffusion.errors import UserError
-from mtadiffusion.imaging.images import check_output, load_hole, load_image, save_png, to_rgb
+from mtadiffusion.imaging.images import check_output, image_size, load_hole, load_image, save_png, to_rgb
 
 
 @pytest.fixture
@@ -228,3 +228,20 @@ def test_a_folder_without_write_permission_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match="--out must lie in a writable folder"):
         check_output(tmp_path / "out.png")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_from_the_header_is_that_of_the_loaded_image(tmp_path: Path, orientation: int) -> None:
+    path, exif = tmp_path / "turned.jpg", Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (30, 20)).save(path, exif=exif)
+    assert image_size(path) == load_image(path).size
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture"])
+def test_a_file_without_an_image_header_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "broken.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"--image must (not )?be .*"):
+        image_size(path)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from itertools import product
+from random import Random
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +50,34 @@ def test_long_runs_survive_the_compressed_string(runs: list[int]) -> None:
     np.testing.assert_array_equal(coco_to_mask(mask_to_coco(values[None])), values[None])
 
 
+@settings(deadline=None, max_examples=60)
+@given(masks, st.randoms(use_true_random=False))
+def test_runs_in_any_order_are_the_same_mask(mask: np.ndarray, random: Random) -> None:
+    rle = mask_to_brushbench(mask)
+    pairs = list(zip(rle[0::2], rle[1::2], strict=True))
+    random.shuffle(pairs)
+    shuffled = [number for pair in pairs for number in pair]
+    np.testing.assert_array_equal(brushbench_to_mask(shuffled, mask.shape), mask)
+
+
+@settings(deadline=None, max_examples=60)
+@given(masks)
+def test_the_flat_lists_agree_with_a_reading_pixel_by_pixel(mask: np.ndarray) -> None:
+    """Independent computation: pixel k of a row-major list lies in row (k - 1) // width."""
+    height, width = mask.shape
+    rle = mask_to_brushbench(mask)
+    named = {start + i for start, length in zip(rle[0::2], rle[1::2], strict=True) for i in range(length)}
+    assert named == {r * width + c + 1 for r, c in product(range(height), range(width)) if mask[r, c]}
+
+
+@settings(deadline=None, max_examples=60)
+@given(masks)
+def test_orders_are_never_confused(mask: np.ndarray) -> None:
+    """Read in the wrong order, a mask is right only where both readings happen to agree."""
+    wrong = brushdata_to_mask(mask_to_brushbench(mask), mask.shape)
+    assert np.array_equal(wrong, mask) == (mask_to_brushbench(mask) == mask_to_brushdata(mask))
+
+
 def test_orders_and_base_of_the_flat_codecs() -> None:
     mask = np.array([[0, 1, 1], [1, 0, 0]], dtype=bool)
     assert mask_to_brushbench(mask) == [2, 3]
@@ -69,6 +100,15 @@ def test_the_compressed_string_is_the_one_pycocotools_writes() -> None:
         ([0, 2], "starts are 1-based"),
         ([5, 9], "must lie within the 4x2 image"),
         ([1.5, 2], "must be a list of integers"),
+        (["1", "2"], "must be a list of integers"),
+        ([2**70, 1], "must be a list of integers"),
+        ([2**62, 2**62], "must lie within the 4x2 image"),
+        ([-3, 5], "starts are 1-based"),
+        ([3, -1], "must lie within the 4x2 image"),
+        ([[1, 2], [4, 1]], "must be a flat list of pairs"),
+        ([[1, 2], [4]], "must be a flat list of integers"),
+        ([1, 3, 3, 2], "must have runs that do not overlap, got 'two over pixel 3'"),
+        ([5, 1, 1, 5], "must have runs that do not overlap, got 'two over pixel 5'"),
     ],
 )
 def test_a_wrong_flat_rle_is_named(rle: list, message: str) -> None:

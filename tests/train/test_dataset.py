@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 
 from mtadiffusion.config import DataConfig, HoleConfig
 from mtadiffusion.errors import UserError
-from mtadiffusion.train.dataset import TrainingSamples, cropped_record, record_source
+from mtadiffusion.records import ImageRecord
+from mtadiffusion.train.dataset import TrainingSamples, record_source
 
 from .conftest import Shapes
 
@@ -41,17 +45,7 @@ def test_a_record_without_objects_takes_the_brush() -> None:
 
 
 def _bare(source: Shapes, index: int):  # type: ignore[no-untyped-def]
-    import dataclasses
-
     return dataclasses.replace(source.record(index), objects=())
-
-
-def test_each_epoch_visits_every_record_once_in_another_order() -> None:
-    made = samples()
-    epochs = [[made.identity(12 * epoch + place)[0] for place in range(12)] for epoch in range(2)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(12))
-    assert epochs[0] != epochs[1]
-    assert made.identity(5) == samples().identity(5)
 
 
 def test_a_batch_equals_its_members() -> None:
@@ -70,8 +64,8 @@ def test_a_batch_equals_its_members() -> None:
 
 def test_fresh_holes_at_every_visit_when_none_are_kept() -> None:
     made = samples(holes_per_image=0, cache=False)
-    place = made.identity(3)[0]
-    again = next(number for number in range(12, 24) if made.identity(number)[0] == place)
+    place = made.order.place(3)[0]
+    again = next(number for number in range(12, 24) if made.order.place(number)[0] == place)
     first, second = made.batch([3]), made.batch([again])
     assert (first.hole != second.hole).any()
 
@@ -79,8 +73,8 @@ def test_fresh_holes_at_every_visit_when_none_are_kept() -> None:
 def test_foreign_holes_borrow_from_the_other_objects_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     lent = []
 
-    def watched(rng, mask, box, config, silhouettes):  # type: ignore[no-untyped-def]
-        lent.append((mask, silhouettes))
+    def watched(rng, mask, box, config, silhouettes, shape):  # type: ignore[no-untyped-def]
+        lent.append((mask, list(silhouettes)))
         return mask
 
     monkeypatch.setattr("mtadiffusion.train.dataset.object_hole", watched)
@@ -93,25 +87,92 @@ def test_foreign_holes_borrow_from_the_other_objects_of_the_record(monkeypatch: 
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 150), (200, 70), (40, 50)])
-def test_crop_of_another_shape_keeps_masks_on_their_objects(height: int, width: int) -> None:
-    source = Shapes(count=4, height=height, width=width)
-    for index in range(4):
-        crop = cropped_record(source.record(index), 64, np.random.default_rng(index), 0.5)
-        assert crop.image.shape == (64, 64, 3)
-        for item in crop.objects:
-            x0, y0, x1, y1 = item.box_xyxy
-            assert item.mask.shape == (64, 64)
-            assert item.mask[y0:y1, x0:x1].any(axis=0).all()
-            assert item.mask.sum() == item.mask[y0:y1, x0:x1].sum()
-            inner = crop.image[item.mask].astype(int)
+def test_crops_of_other_shapes_keep_masks_on_their_objects(height: int, width: int) -> None:
+    exact = HoleConfig(brush_probability=0.0, dilated=0, boxed=0, roughened=0)
+    source = Shapes(count=8, height=height, width=width)
+    made = TrainingSamples(source, DataConfig(source="shapes", holes=exact, holes_per_image=4), seed=1)
+    for record in range(8):
+        sample = made.record_samples(record)
+        assert sample.image.shape == (64, 64, 3)
+        for hole in sample.holes:
+            inner = sample.image[hole].astype(int)
             assert np.median(inner.max(axis=1) - inner.min(axis=1)) > 100  # saturated, unlike the gradient
 
 
 def test_a_crop_of_the_right_size_is_the_picture_itself() -> None:
+    assert (samples().record_samples(1).image == Shapes(count=12).record(1).image).all()
+
+
+def test_of_every_object_the_mask_itself_and_looser_ones_are_kept() -> None:
+    made = samples(holes_per_image=2, holes_per_object=3)
+    for record in range(6):
+        objects = Shapes().record(record).objects
+        sample = made.record_samples(record)
+        assert sample.kinds == ("brush",) * 2 + ("object",) * (3 * len(objects))
+        for place, item in enumerate(objects):
+            first, *others = sample.holes[2 + 3 * place : 5 + 3 * place]
+            assert (first == item.mask).all()
+            assert all((hole | ~item.mask).sum() >= hole.size - 1 for hole in others)
+            assert sample.prompts[2 + 3 * place] == item.description
+
+
+def test_brush_and_object_variants_are_chosen_as_often_as_configured() -> None:
+    made = samples(holes_per_image=1, holes_per_object=5, holes=HoleConfig(brush_probability=0.25))
+    kinds = ("brush",) + ("object",) * 10
+    chosen = [made.chosen_variant(number, kinds) for number in range(2000)]
+    assert np.mean([variant == 0 for variant in chosen]) == pytest.approx(0.25, abs=0.03)
+    assert set(chosen) == set(range(11))
+
+
+@dataclasses.dataclass(frozen=True)
+class Altered:
+    """Shapes of which some records are something else."""
+
+    special: dict[int, ImageRecord | Exception]
+    count: int = 12
+
+    def __len__(self) -> int:
+        return self.count
+
+    def record(self, index: int) -> ImageRecord:
+        found = self.special.get(index)
+        if isinstance(found, Exception):
+            raise found
+        return found or Shapes().record(index)
+
+
+def test_a_mask_that_is_out_of_sight_gives_way_to_another_object_and_is_counted() -> None:
     record = Shapes().record(1)
-    crop = cropped_record(record, 64, np.random.default_rng(0), 0.5)
-    assert (crop.image == record.image).all()
-    assert [item.box_xyxy for item in crop.objects] == [item.box_xyxy for item in record.objects]
+    hidden = dataclasses.replace(record.objects[0], mask=np.zeros((64, 64), bool), description="hidden")
+    both = dataclasses.replace(record, objects=(hidden, record.objects[1]))
+    alone = dataclasses.replace(record, objects=(hidden,))
+    source = Altered({0: both, 1: alone})
+    objects_only = DataConfig(
+        source="shapes", holes_per_image=8, holes=HoleConfig(brush_probability=0.0), max_damaged=0
+    )
+    made = TrainingSamples(source, objects_only, seed=0)
+    with_other = made.record_samples(0)
+    assert set(with_other.prompts) == {record.objects[1].description}
+    assert 0 < with_other.resampled < 8
+    without = made.record_samples(1)
+    assert set(without.prompts) == {record.caption}
+    assert without.resampled == 8
+
+
+def test_a_record_that_cannot_be_read_is_named_and_another_takes_its_place() -> None:
+    source = Altered({4: OSError("no such disk")})
+    made = TrainingSamples(source, DataConfig(source="shapes"), seed=3)
+    number = next(n for n in range(12) if made.order.place(n)[0] == 4)
+    batch = made.batch([number])
+    assert batch.damaged == ((4, "record 4 cannot be read (no such disk)"),)
+    again = made.batch([number, number + 12])
+    assert torch.equal(again.pixels[0], batch.pixels[0])
+
+
+def test_a_source_of_which_nothing_can_be_read_is_refused() -> None:
+    source = Altered({index: OSError("gone") for index in range(12)})
+    with pytest.raises(UserError, match=r"too many damaged records.*gone"):
+        TrainingSamples(source, DataConfig(source="shapes"), seed=3).batch([0])
 
 
 def test_unknown_source_offers_the_nearest_name() -> None:
@@ -122,3 +183,26 @@ def test_unknown_source_offers_the_nearest_name() -> None:
 def test_empty_source_is_refused() -> None:
     with pytest.raises(UserError, match="holds no records"):
         TrainingSamples(Shapes(count=0), DataConfig(source="shapes"), seed=0)
+
+
+def test_buckets_need_a_source_that_knows_its_sizes() -> None:
+    with pytest.raises(UserError, match=r"data\.max_aspect needs a dataset"):
+        samples(max_aspect=2.0, bucket_step=16)
+
+
+def test_a_source_with_too_many_damaged_shards_is_refused() -> None:
+    source = Shapes(count=12)
+    object.__setattr__(source, "damaged_share", 0.5)
+    with pytest.raises(UserError, match=r"more than data\.max_damaged=0\.25 of its shards damaged.*50% are"):
+        TrainingSamples(source, DataConfig(source="shapes"), seed=0)
+
+
+def test_a_sample_tells_the_sizes_of_its_crop() -> None:
+    wide = TrainingSamples(Shapes(count=3, height=100, width=320), DataConfig(source="shapes"), seed=0)
+    sizes = [wide.record_samples(record).sizes for record in range(3)]
+    for height, width, top, left, *target in sizes:
+        assert (height, width, top, target) == (100, 320, 0, [64, 64])
+        assert 0 <= left <= 205 - 64
+    assert len({size[3] for size in sizes}) > 1
+    records = [next(wide.order.candidates(number))[0] for number in (0, 1)]
+    assert wide.batch([0, 1]).sizes.tolist() == [list(sizes[record]) for record in records]

@@ -14,9 +14,10 @@ import torch
 from mtadiffusion.config import TrainConfig
 from mtadiffusion.errors import UserError
 from mtadiffusion.models.branch import InpaintBranch
+from mtadiffusion.models.registry import load_pipeline
 from mtadiffusion.train import trainer
+from mtadiffusion.train.batches import BatchSource
 from mtadiffusion.train.checkpoint import list_checkpoints, load_checkpoint
-from mtadiffusion.train.latent_cache import BatchSource
 from mtadiffusion.train.run_log import read_log
 from mtadiffusion.train.step import StepLosses
 from mtadiffusion.train.trainer import train
@@ -211,6 +212,14 @@ def test_checkpoints_at_multiples_stay(config: TrainConfig, tmp_path: Path) -> N
     train(changed(config, steps=7, checkpoint_every=1, keep_checkpoints=1, keep_every=3), tmp_path)
     steps = [load_checkpoint(path).step for path in list_checkpoints(tmp_path / "checkpoints")]
     assert steps == [3, 6, 7]
+
+
+def test_a_checkpoints_branch_folder_loads_in_the_pipeline(config: TrainConfig, tmp_path: Path) -> None:
+    train(changed(config, steps=2, checkpoint_every=1), tmp_path)
+    first, last = (path / "branch" for path in list_checkpoints(tmp_path / "checkpoints"))
+    assert_equal_weights(last, tmp_path / "branch")
+    pipeline = load_pipeline(config.backbone, str(first))
+    assert all(map(torch.equal, weights(first).values(), pipeline.branch.state_dict().values()))
 
 
 def test_unwritable_folder_is_the_users_mistake(config: TrainConfig, tmp_path: Path) -> None:

@@ -50,15 +50,27 @@ def whole_path(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise DiskFullError(path.parent) from error
-        raise
+        with full_disk_told(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """Turns the system's error for a full disk into the user's.
+
+    Raises:
+        DiskFullError: the disk that `folder` lies on is full, or the user's share of it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFullError(folder) from error
+        raise
 
 
 def write_json(path: Path, values: Any) -> None:

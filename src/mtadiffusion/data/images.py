@@ -45,6 +45,21 @@ def decode(data: bytes, longest: int | None = None) -> Image.Image:
     return image
 
 
+def decode_reduced(data: bytes, shortest: int) -> Image.Image:
+    """RGB, upright, whole: a JPEG at the smallest scale at which its short side still has `shortest` pixels.
+
+    Raises:
+        UndecodableImageError: damaged, truncated, too large, or no image.
+    """
+    image = opened(data)
+    try:
+        image.draft("RGB", (shortest, shortest))
+        image.load()
+        return to_rgb(_upright(image))
+    except Exception as error:  # decoders of broken files raise nearly anything
+        raise UndecodableImageError(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
 def decoded(encoded: Iterable[bytes], longest: int | None = None, threads: int = 0) -> Iterator[Image.Image]:
     """`decode` of each, in order.
 

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 import fsspec
+from fsspec.core import url_to_fs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,19 @@ class Packer:
     def close(self) -> None:
         """Write the end of the tar; the file stays open."""
         self._tar.close()
+
+
+def read_range(url: str, offset: int, size: int) -> bytes:
+    """`size` bytes at `offset` of the file at a path or fsspec URL, by one request.
+
+    Raises:
+        OSError: it cannot be read, or ends before.
+    """
+    filesystem, path = url_to_fs(url)
+    data = filesystem.cat_file(path, start=offset, end=offset + size)
+    if len(data) != size:
+        raise OSError(f"{url} ends before byte {offset + size}")
+    return data
 
 
 class MemberReader:

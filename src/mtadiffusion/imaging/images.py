@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mtadiffusion.errors import UserError
 from mtadiffusion.imaging.masks import hole_from_pil, resize_hole
@@ -52,6 +52,27 @@ def load_hole(
         rule = f"must have the image's size {image_size[0]}x{image_size[1]} or its aspect ratio"
         raise UserError(argument, rule, f"{width}x{height}", "crop the mask as the image was cropped")
     return resize_hole(hole, (image_size[1], image_size[0]))
+
+
+def image_size(path: str | os.PathLike[str], argument: str = "--image") -> tuple[int, int]:
+    """(width, height) that `load_image` will give, from the file's header alone: nothing is decoded.
+
+    Raises:
+        UserError: the file is missing, empty or no image.
+    """
+    _check_readable(Path(path), argument)
+    try:
+        with Image.open(path) as image:
+            return (image.height, image.width) if _lies_on_its_side(image) else image.size
+    except Exception:  # decoders of broken files raise nearly anything
+        raise UserError(argument, "must be an image file", str(path), "use PNG, JPEG or WebP") from None
+
+
+def _lies_on_its_side(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+    except Exception:  # broken EXIF data
+        return False
 
 
 def to_rgb(image: Image.Image, argument: str = "image") -> Image.Image:

@@ -110,7 +110,11 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def brushbench_to_mask(rle: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-    """bool (H, W) from BrushBench's flat list [start, length, ...]: 1-based starts, row-major."""
+    """bool (H, W) from BrushBench's flat list [start, length, ...]: 1-based starts, row-major.
+
+    Raises:
+        UserError: no pairs of integers, runs that reach out of the image, or that overlap.
+    """
     return _from_flat(rle, size, "row")
 
 
@@ -120,7 +124,11 @@ def mask_to_brushbench(mask: np.ndarray) -> list[int]:
 
 
 def brushdata_to_mask(rle: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-    """bool (H, W) from BrushData's flat list [start, length, ...]: 1-based starts, column-major."""
+    """bool (H, W) from BrushData's flat list [start, length, ...]: 1-based starts, column-major.
+
+    Raises:
+        UserError: no pairs of integers, runs that reach out of the image, or that overlap.
+    """
     return _from_flat(rle, size, "column")
 
 
@@ -130,20 +138,31 @@ def mask_to_brushdata(mask: np.ndarray) -> list[int]:
 
 
 def _from_flat(rle: Sequence[int], size: tuple[int, int], order: Order) -> np.ndarray:
-    runs = np.asarray(rle)
-    if runs.size and not np.issubdtype(runs.dtype, np.integer):
-        raise UserError("mask RLE", "must be a list of integers", runs.dtype.name)
-    if runs.ndim != 1 or runs.size % 2:
-        raise UserError("mask RLE", "must be a flat list of pairs (start, length)", f"shape {runs.shape}")
-    starts, ends = runs[0::2].astype(np.int64) - 1, runs[0::2].astype(np.int64) - 1 + runs[1::2]
+    runs = _flat_runs(rle)
+    starts, ends = runs[0::2] - 1, runs[0::2] - 1 + runs[1::2]
     pixels = size[0] * size[1]
     if runs.size and (starts.min() < 0 or (ends < starts).any() or ends.max() > pixels):
         rule = f"must lie within the {size[1]}x{size[0]} image (starts are 1-based)"
         raise UserError("mask RLE", rule, f"pixels {starts.min() + 1} to {ends.max()} of {pixels}")
-    flat = np.zeros(pixels, dtype=bool)
-    for start, end in zip(starts, ends, strict=True):
-        flat[start:end] = True
-    return flat.reshape(size, order=_NUMPY_ORDER[order])
+    changes = np.bincount(starts, minlength=pixels + 1) - np.bincount(ends, minlength=pixels + 1)
+    covered = np.cumsum(changes)[:pixels]
+    if covered.max(initial=0) > 1:
+        first = int(np.argmax(covered > 1)) + 1
+        raise UserError("mask RLE", "must have runs that do not overlap", f"two over pixel {first}")
+    return (covered > 0).reshape(size, order=_NUMPY_ORDER[order])
+
+
+def _flat_runs(rle: Sequence[int]) -> np.ndarray:
+    """int64 (2 N,) from [start, length, ...] in whatever form a file holds it."""
+    try:
+        runs = np.asarray(rle)
+    except ValueError:
+        raise UserError("mask RLE", "must be a flat list of integers", "lists of several lengths") from None
+    if runs.size and not np.issubdtype(runs.dtype, np.integer):
+        raise UserError("mask RLE", "must be a list of integers", runs.dtype.name)
+    if runs.ndim != 1 or runs.size % 2:
+        raise UserError("mask RLE", "must be a flat list of pairs (start, length)", f"shape {runs.shape}")
+    return runs.astype(np.int64)
 
 
 def _to_flat(mask: np.ndarray, order: Order) -> list[int]:

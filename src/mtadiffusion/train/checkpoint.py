@@ -11,15 +11,19 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mtadiffusion.train.processes import split_like, whole
+
 _UNFINISHED, _DISCARDED = ".unfinished-", ".discarded-"
+_MODEL = "branch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,15 @@ class Checkpoint:
     skipped: int = 0
     """Steps among those done that were skipped."""
 
+    samples_a_step: int = 0
+    """Samples that each of the steps averaged over, of all processes together; 0: not known."""
+
+    loss_scale: dict[str, Any] = field(default_factory=dict)
+    """State of the gradient scaler; empty without one."""
+
+    branch_config: str = ""
+    """The branch's config.json, which makes a folder `branch` of the group `ema`; empty: there is none."""
+
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, keep_every: int = 0) -> Path:
     """Write `folder/step-NNNNNNNN`, then let go of all but the newest `keep`. Returns its path.
@@ -49,19 +62,24 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, keep_every:
     final = folder / f"step-{checkpoint.step:08d}"
     temporary = folder / f"{_UNFINISHED}{final.name}"
     temporary.mkdir()
+    if checkpoint.branch_config:
+        (temporary / _MODEL).mkdir()
+        (temporary / _MODEL / "config.json").write_text(checkpoint.branch_config, encoding="utf-8")
     for name, tensors in checkpoint.tensors.items():
         saved = {key: value.contiguous() for key, value in tensors.items()}
-        save_file(saved, temporary / f"{name}.safetensors")
+        save_file(saved, _file_of(temporary, name))
     state = {
         "step": checkpoint.step,
         "skipped": checkpoint.skipped,
+        "samples_a_step": checkpoint.samples_a_step,
+        "loss_scale": checkpoint.loss_scale,
         "config": checkpoint.config,
         "groups": sorted(checkpoint.tensors),
     }
     (temporary / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
     publish_folder(temporary, final)
     for old in list_checkpoints(folder)[:-keep]:
-        if not keep_every or _step_of(old) % keep_every:
+        if not keep_every or step_of(old) % keep_every:
             discard_folder(old)
     return final
 
@@ -83,27 +101,45 @@ def discard_folder(path: Path) -> None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
+    return sorted(path for path in folder.glob("step-*") if is_checkpoint(path))
 
 
-def _step_of(path: Path) -> int:
+def is_checkpoint(path: Path) -> bool:
+    """Whether the folder was written by `save_checkpoint`."""
+    return (path / "state.json").is_file()
+
+
+def step_of(path: Path) -> int:
+    """The number in a checkpoint folder's name."""
     return int(path.name.removeprefix("step-"))
+
+
+def _file_of(folder: Path, group: str) -> Path:
+    """Where a checkpoint holds a group of tensors: the average in a folder that a pipeline can load."""
+    if group == "ema" and (folder / _MODEL).is_dir():
+        return folder / _MODEL / SAFETENSORS_WEIGHTS_NAME
+    return folder / f"{group}.safetensors"
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint folder onto the CPU."""
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    tensors = {name: load_file(path / f"{name}.safetensors") for name in state["groups"]}
+    tensors = {name: load_file(_file_of(path, name)) for name in state["groups"]}
     return Checkpoint(
-        step=state["step"], config=state["config"], tensors=tensors, skipped=state.get("skipped", 0)
+        step=state["step"],
+        config=state["config"],
+        tensors=tensors,
+        skipped=state.get("skipped", 0),
+        samples_a_step=state.get("samples_a_step", 0),
+        loss_scale=state.get("loss_scale", {}),
     )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as tensors named `{parameter's number}.{quantity}`."""
+    """The optimiser's whole state as tensors named `{parameter's number}.{quantity}`."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{number}.{name}": torch.as_tensor(value).contiguous()
+        f"{number}.{name}": whole(torch.as_tensor(value)).contiguous()
         for number, quantities in state.items()
         for name, value in quantities.items()
     }
@@ -111,11 +147,19 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """The inverse of `optimizer_tensors`; groups and their settings stay as they are."""
-    state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         number, name = key.split(".")
-        state.setdefault(int(number), {})[name] = value
+        state.setdefault(int(number), {})[name] = _as_state(value, parameters[int(number)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _as_state(value: Tensor, parameter: Tensor) -> Any:
+    """A saved quantity as an optimiser keeps it: as its parameter is divided, or a whole number."""
+    if value.shape == parameter.shape:
+        return split_like(value, parameter)
+    return value.item() if value.ndim == 0 and value.dtype == torch.int64 else value
 
 
 def _sweep(folder: Path) -> None:
@@ -125,7 +169,7 @@ def _sweep(folder: Path) -> None:
 
 def _flush(folder: Path) -> None:
     """Force the folder's files and its entries to disk, so that the rename never precedes the content."""
-    for path in (*folder.iterdir(), folder):
+    for path in (*folder.rglob("*"), folder):
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)

@@ -1,32 +1,47 @@
 """From records to training samples: a crop, a hole and the text that belongs to it, all from named streams.
 
 A sample depends only on (seed, record, variant), never on the batch, the worker or the order of visits.
-Nothing here encodes anything (`latent_cache`). The mask mix is docs/method.md, section 5.
+Where a crop lies is the business of `crops`, what it is encoded to that of `encoding`. The mask mix is
+docs/method.md, section 5.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
-from mtadiffusion.config import DataConfig
+from mtadiffusion.config import DataConfig, TrainConfig
 from mtadiffusion.data.dataset import MANIFEST
+from mtadiffusion.data.exported import ExportedRecords, exported_shards
 from mtadiffusion.data.records import DatasetRecords
 from mtadiffusion.errors import UserError, nearest_name
-from mtadiffusion.records import ImageRecord, ObjectRecord
+from mtadiffusion.imaging.masks import mask_box
+from mtadiffusion.imaging.windows import Window
+from mtadiffusion.records import ImageRecord
 from mtadiffusion.seeding import numpy_generator
+from mtadiffusion.train.crops import (
+    PartialRecord,
+    bucket_shapes,
+    choose_window,
+    nearest_buckets,
+    partial_record,
+)
 from mtadiffusion.train.holes import object_hole, random_brush_hole
+from mtadiffusion.train.order import SampleOrder
 
 
 class RecordSource(Protocol):
-    """Anything that counts its records and makes each of them by its index."""
+    """Anything that counts its records and makes each of them by its index.
+
+    A source may also have `coded(index)`, the record to be decoded in part; `sizes()`, (height, width) of all
+    pictures, which buckets need; `fingerprint()`, a name of its content; and `damaged_share`, of its shards.
+    """
 
     def __len__(self) -> int:
         """How many records there are."""
@@ -37,10 +52,7 @@ class RecordSource(Protocol):
 
 SourceFactory = Callable[..., RecordSource]
 
-_SOURCES: dict[str, str | SourceFactory] = {
-    "sticker": "mtadiffusion.stickers.scenes:SceneWorld",
-    "sticker-unstyled": "mtadiffusion.stickers.scenes:unstyled_world",
-}
+_SOURCES: dict[str, str | SourceFactory] = {"sticker": "mtadiffusion.stickers.scenes:SceneWorld"}
 
 
 def register_source(name: str, factory: str | SourceFactory) -> None:
@@ -49,15 +61,17 @@ def register_source(name: str, factory: str | SourceFactory) -> None:
 
 
 def record_source(name: str, split: str, seed: int, size: int) -> RecordSource:
-    """The records called `name`, or those of the annotated dataset in the folder `name`.
+    """The records called `name`, or those of the annotated dataset or of the exported shards that lie there.
 
     Args:
-        split: train, validation or test; a dataset has the first two.
+        split: train, validation or test; a dataset and its export have the first two.
         seed: of sources that draw their records.
         size: the picture's side wanted, in pixels.
     """
     if (Path(name) / MANIFEST).is_file():
         return DatasetRecords(Path(name), split, size)
+    if name not in _SOURCES and exported_shards(name):
+        return ExportedRecords(name, split, size)
     if name not in _SOURCES:
         raise UserError("data.source", "is no known record source", name, nearest_name(name, _SOURCES))
     factory = _SOURCES[name]
@@ -65,6 +79,13 @@ def record_source(name: str, split: str, seed: int, size: int) -> RecordSource:
         module, _, attribute = factory.partition(":")
         factory = getattr(importlib.import_module(module), attribute)
     return factory(split=split, seed=seed, size=size)
+
+
+BRUSH, OBJECT = "brush", "object"
+"""The two kinds of hole."""
+
+_ROUNDING = 0.98
+"""What scaling a mask may cost it of its area without that counting as out of sight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,69 +102,176 @@ class RecordSamples:
     """K texts: the caption for a brush hole, the object's description for an object hole."""
 
     kinds: tuple[str, ...]
-    """K times `brush` or `object`."""
+    """K times `brush` or `object`, as planned before the masks were looked at."""
+
+    sizes: tuple[int, ...]
+    """What SDXL is told of a picture: height and width before scaling, top and left of the crop in the scaled
+    picture, height and width of the crop."""
+
+    resampled: int = 0
+    """Objects of which the crop showed too little after all, so that others took their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Samples in pixels."""
 
-    image: torch.Tensor
-    """float (B, 3, H, W) in [-1, 1], RGB."""
+    pixels: torch.Tensor
+    """uint8 (B, H, W, 3), RGB."""
 
-    hole: torch.Tensor
-    """float (B, 1, H, W) in {0, 1}, 1 = to be generated."""
+    holes: torch.Tensor
+    """bool (B, H, W), True = to be generated."""
 
     prompts: list[str]
     """B texts."""
 
+    sizes: torch.Tensor
+    """int32 (B, 6), as in `RecordSamples`."""
+
+    damaged: tuple[tuple[int, str], ...] = ()
+    """Records that could not be read, each with the reason; others are in their places."""
+
+    resampled: int = 0
+    """See `RecordSamples`."""
+
+    @property
+    def image(self) -> torch.Tensor:
+        """float (B, 3, H, W) in [-1, 1], RGB."""
+        return images_to_tensor(self.pixels)
+
+    @property
+    def hole(self) -> torch.Tensor:
+        """float (B, 1, H, W) in {0, 1}, 1 = to be generated."""
+        return holes_to_tensor(self.holes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Crop:
+    """A window of a record and the objects whose boxes it shows enough of."""
+
+    record: PartialRecord
+    window: Window
+    shown: list[int]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """As in `RecordSamples`."""
+        window = self.window
+        return (*self.record.size, window.top, window.left, window.height, window.width)
+
 
 class TrainingSamples:
-    """The samples of a record source under one configuration and seed."""
+    """The samples of a record source under one configuration and seed.
 
-    def __init__(self, source: RecordSource, config: DataConfig, seed: int) -> None:
+    Args:
+        source: the records.
+        config: how they become samples.
+        seed: the run's.
+        group: samples a batch; all of them are of one bucket.
+
+    Raises:
+        UserError: there are no records, too many damaged shards, or buckets of a source without sizes.
+    """
+
+    def __init__(self, source: RecordSource, config: DataConfig, seed: int, group: int = 1) -> None:
         count = min(len(source), config.records) if config.records else len(source)
         if count == 0:
-            raise UserError("data.source", "holds no records", config.source)
+            remedy = "it needs images with described objects: annotate more of them"
+            raise UserError("data.source", "holds no records", config.source, remedy)
+        _check_damage(source, config)
         self.source, self.config, self.seed, self.count = source, config, seed, count
+        self.shapes = bucket_shapes(config)
+        self.order = SampleOrder(count, seed, self._buckets(), group)
 
-    def identity(self, number: int) -> tuple[int, int]:
-        """(record, variant) of the run's sample `number`: each epoch visits every record once, shuffled."""
-        epoch, place = divmod(number, self.count)
-        record = int(self._order(epoch)[place])
-        variants = self.config.holes_per_image
-        if variants == 0:
-            return record, epoch
-        return record, int(numpy_generator(self.seed, "variant", number).integers(variants))
+    def _buckets(self) -> np.ndarray | None:
+        if len(self.shapes) == 1:
+            return None
+        if not hasattr(self.source, "sizes"):
+            rule = "needs a dataset or exported shards, which know their pictures' sizes"
+            raise UserError("data.max_aspect", rule, self.config.max_aspect, "set it to 1")
+        return nearest_buckets(self.source.sizes()[: self.count], self.shapes)
 
-    def _order(self, epoch: int) -> np.ndarray:
-        if getattr(self, "_ordered_epoch", None) != epoch:
-            self._permutation = numpy_generator(self.seed, "order", epoch).permutation(self.count)
-            self._ordered_epoch = epoch
-        return self._permutation
+    def shape(self, record: int) -> tuple[int, int]:
+        """(height, width) of the record's crops."""
+        return self.shapes[self.order.buckets[record]]
+
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        """The run's samples `numbers` as one batch in pixels."""
+        damaged: dict[int, str] = {}
+        made = [self._sample(number, damaged) for number in numbers]
+        return Batch(
+            pixels=torch.from_numpy(np.stack([sample.image for sample in made])),
+            holes=torch.from_numpy(np.concatenate([sample.holes for sample in made])),
+            prompts=[sample.prompts[0] for sample in made],
+            sizes=torch.tensor([sample.sizes for sample in made], dtype=torch.int32),
+            damaged=tuple(damaged.items()),
+            resampled=sum(sample.resampled for sample in made),
+        )
+
+    def _sample(self, number: int, damaged: dict[int, str]) -> RecordSamples:
+        """The sample, or one of another record of its bucket where the record cannot be read."""
+        for record, epoch in self.order.candidates(number):
+            try:
+                if self.config.holes_per_image == 0:
+                    return self.record_samples(record, (epoch,))
+                crop = self._crop(record, 0)
+                return self._samples(crop, record, (self.chosen_variant(number, self._kinds(crop, record)),))
+            except (OSError, ValueError) as error:  # of readers and decoders
+                damaged[record] = _unreadable(record, error)
+        raise UserError("data.source", "has too many damaged records", self.config.source, damaged[record])
+
+    def chosen_variant(self, number: int, kinds: Sequence[str]) -> int:
+        """Which of a record's kept variants, of these kinds, the sample `number` shows."""
+        rng, among = numpy_generator(self.seed, "variant", number), range(len(kinds))
+        if not self.config.holes_per_object:
+            return int(rng.integers(len(among)))
+        kind = BRUSH if rng.uniform() < self.config.holes.brush_probability else OBJECT
+        alike = [variant for variant in among if kinds[variant] == kind] or among
+        return alike[int(rng.integers(len(alike)))]
 
     def record_samples(self, record: int, variants: Sequence[int] | None = None) -> RecordSamples:
-        """The image of `record` and its `variants` (all of them by default)."""
-        chosen = range(self.config.holes_per_image) if variants is None else variants
-        view = 0 if self.config.holes_per_image else chosen[0]  # fresh holes come with a fresh crop
-        crop_rng = numpy_generator(self.seed, f"crop/{view}", record)
-        cropped = cropped_record(
-            self.source.record(record), self.config.size, crop_rng, self.config.holes.min_visible
-        )
-        made = [self._variant(cropped, record, variant) for variant in chosen]
-        holes, prompts, kinds = zip(*made, strict=True)
-        return RecordSamples(image=cropped.image, holes=np.stack(holes), prompts=prompts, kinds=kinds)
+        """The crop of `record` and its `variants` (all that are kept of it by default).
 
-    def _variant(self, cropped: ImageRecord, record: int, variant: int) -> tuple[np.ndarray, str, str]:
-        rng = numpy_generator(self.seed, f"hole/{variant}", record)
-        height, width = cropped.image.shape[:2]
-        if not cropped.objects or self._takes_brush(record, variant):
-            hole = random_brush_hole(rng, height, width, self.config.holes)
-            return hole, cropped.caption, "brush"
-        target = cropped.objects[rng.integers(len(cropped.objects))]
-        others = [item.mask for item in cropped.objects if item is not target]
-        hole = object_hole(rng, target.mask, target.box_xyxy, self.config.holes, others)
-        return hole, target.description, "object"
+        Raises:
+            OSError: the picture cannot be read.
+            ValueError: it or a mask cannot be decoded.
+        """
+        view = 0 if self.config.holes_per_image else (variants or (0,))[0]  # fresh holes, a fresh crop
+        return self._samples(self._crop(record, view), record, variants)
+
+    def kept_samples(self, record: int) -> RecordSamples | str:
+        """`record_samples` of all that is kept of the record, or why it cannot be read."""
+        try:
+            return self.record_samples(record)
+        except (OSError, ValueError) as error:
+            return _unreadable(record, error)
+
+    def _crop(self, record: int, view: int) -> _Crop:
+        whole = partial_record(self.source, record)
+        rng = numpy_generator(self.seed, f"crop/{view}", record)
+        window = choose_window(whole.size, self.shape(record), rng, self._focus(whole, record, view, rng))
+        least = self.config.holes.min_visible
+        shares = [window.share(item.box_xyxy, whole.size) for item in whole.objects]
+        shown = [number for number, share in enumerate(shares) if share >= max(least, 1e-6)]
+        return _Crop(record=whole, window=window, shown=shown)
+
+    def _focus(
+        self, whole: PartialRecord, record: int, view: int, rng: np.random.Generator
+    ) -> tuple[float, float, float, float] | None:
+        """The box of the object that a crop is drawn around; none where a fresh crop is for a brush hole."""
+        if not whole.objects or (self.config.holes_per_image == 0 and self._takes_brush(record, view)):
+            return None
+        return whole.objects[int(rng.integers(len(whole.objects)))].box_xyxy
+
+    def _kinds(self, crop: _Crop, record: int) -> tuple[str, ...]:
+        """Of all variants that are kept of the record."""
+        kept = self.config.holes_per_image + self.config.holes_per_object * len(crop.shown)
+        return tuple(self._kind(crop, record, variant) for variant in range(kept))
+
+    def _kind(self, crop: _Crop, record: int, variant: int) -> str:
+        if self.config.holes_per_object:
+            return BRUSH if variant < self.config.holes_per_image else OBJECT
+        return BRUSH if not crop.shown or self._takes_brush(record, variant) else OBJECT
 
     def _takes_brush(self, record: int, variant: int) -> bool:
         """Systematic sampling over a record's variants, so that two variants are one of each kind."""
@@ -151,69 +279,80 @@ class TrainingSamples:
         start = numpy_generator(self.seed, "kind", record).uniform()
         return int(start + (variant + 1) * share) > int(start + variant * share)
 
-    def batch(self, numbers: Sequence[int]) -> Batch:
-        """The samples `numbers` as one batch in pixels."""
-        made = [self.record_samples(record, (variant,)) for record, variant in map(self.identity, numbers)]
-        return Batch(
-            image=images_to_tensor(np.stack([sample.image for sample in made])),
-            hole=holes_to_tensor(np.concatenate([sample.holes for sample in made])),
-            prompts=[sample.prompts[0] for sample in made],
+    def _samples(self, crop: _Crop, record: int, variants: Sequence[int] | None) -> RecordSamples:
+        chosen = range(len(self._kinds(crop, record))) if variants is None else variants
+        kinds = tuple(self._kind(crop, record, variant) for variant in chosen)
+        image = crop.record.pixels(crop.window)
+        made = [self._variant(crop, record, *each) for each in zip(chosen, kinds, strict=True)]
+        holes, prompts, passed = zip(*made, strict=True)
+        return RecordSamples(
+            image=image,
+            holes=np.stack(holes),
+            prompts=prompts,
+            kinds=kinds,
+            sizes=crop.sizes,
+            resampled=sum(passed),
         )
 
+    def _variant(self, crop: _Crop, record: int, variant: int, kind: str) -> tuple[np.ndarray, str, int]:
+        """Hole, prompt, and how many objects were passed over because their masks are out of sight."""
+        rng = numpy_generator(self.seed, f"hole/{variant}", record)
+        passed = 0
+        if kind == OBJECT:
+            first, shape = self._target(crop, rng, variant)
+            for number in crop.shown[first:] + crop.shown[:first]:
+                mask = crop.record.mask(number, crop.window)
+                if self._is_shown(crop, number, mask):
+                    hole = self._object_hole(crop, rng, number, mask, shape)
+                    return hole, crop.record.objects[number].description, passed
+                passed += 1
+        height, width = crop.window.height, crop.window.width
+        return random_brush_hole(rng, height, width, self.config.holes), crop.record.caption, passed
 
-def images_to_tensor(images: np.ndarray) -> torch.Tensor:
+    def _target(self, crop: _Crop, rng: np.random.Generator, variant: int) -> tuple[int, str | None]:
+        """The place in `shown` of the variant's object, and the hole's shape if it is not to be drawn."""
+        each = self.config.holes_per_object
+        if not each:
+            return int(rng.integers(len(crop.shown))), None
+        place, version = divmod(variant - self.config.holes_per_image, each)
+        return place, None if version else "exact"
+
+    def _is_shown(self, crop: _Crop, number: int, mask: np.ndarray) -> bool:
+        """Whether the crop's part of an object's mask is enough of it."""
+        whole = crop.record.area(number) * crop.window.scaled[0] * crop.window.scaled[1]
+        return bool(mask.any() and mask.sum() >= _ROUNDING * self.config.holes.min_visible * whole)
+
+    def _object_hole(
+        self, crop: _Crop, rng: np.random.Generator, number: int, mask: np.ndarray, shape: str | None
+    ) -> np.ndarray:
+        others = (crop.record.mask(other, crop.window) for other in crop.shown if other != number)
+        return object_hole(rng, mask, mask_box(mask), self.config.holes, others, shape)
+
+
+def held_out_samples(config: TrainConfig, source: RecordSource) -> TrainingSamples:
+    """The samples of a held-out source whose losses are measured, with holes of both kinds."""
+    holes = max(2, config.data.holes_per_image)
+    data = replace(config.data, records=config.validation.samples, holes_per_image=holes)
+    return TrainingSamples(source, data, config.seed, config.batch_size)
+
+
+def _unreadable(record: int, error: Exception) -> str:
+    return f"record {record} cannot be read ({error or type(error).__name__})"
+
+
+def _check_damage(source: RecordSource, config: DataConfig) -> None:
+    share = getattr(source, "damaged_share", 0.0)
+    if share > config.max_damaged:
+        rule = f"has more than data.max_damaged={config.max_damaged:g} of its shards damaged"
+        raise UserError("data.source", rule, config.source, f"{share:.0%} are; mend them, or allow more")
+
+
+def images_to_tensor(images: torch.Tensor | np.ndarray) -> torch.Tensor:
     """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1.0).contiguous()
+    planes = torch.as_tensor(images).permute(0, 3, 1, 2).contiguous()
+    return planes.float().div_(127.5).sub_(1.0)
 
 
-def holes_to_tensor(holes: np.ndarray) -> torch.Tensor:
+def holes_to_tensor(holes: torch.Tensor | np.ndarray) -> torch.Tensor:
     """bool (B, H, W) -> float (B, 1, H, W) in {0, 1}."""
-    return torch.from_numpy(holes).float().unsqueeze(1)
-
-
-def cropped_record(
-    record: ImageRecord, size: int, rng: np.random.Generator, min_visible: float
-) -> ImageRecord:
-    """The record scaled to a short side of `size` and cropped to a random square of it.
-
-    Objects of which less than `min_visible` stays inside are left out of the crop's list.
-    """
-    height, width = record.image.shape[:2]
-    scale = size / min(height, width)
-    scaled = (max(size, round(width * scale)), max(size, round(height * scale)))
-    left, top = (int(rng.integers(extent - size + 1)) for extent in scaled)
-    window = (slice(top, top + size), slice(left, left + size))
-    image = _resized(record.image, scaled, Image.Resampling.LANCZOS)[window]
-    objects = (_cropped_object(item, scaled, window, min_visible) for item in record.objects)
-    return ImageRecord(
-        image_id=record.image_id,
-        image=np.ascontiguousarray(image),
-        caption=record.caption,
-        objects=tuple(item for item in objects if item is not None),
-        attributes=record.attributes,
-    )
-
-
-def _resized(array: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
-    if array.shape[1::-1] == size:
-        return array
-    return np.asarray(Image.fromarray(array).resize(size, how))
-
-
-def _cropped_object(
-    item: ObjectRecord, scaled: tuple[int, int], window: tuple[slice, slice], min_visible: float
-) -> ObjectRecord | None:
-    whole = _resized(item.mask.astype(np.uint8), scaled, Image.Resampling.NEAREST) > 0
-    mask = whole[window]
-    if not mask.any() or mask.sum() < min_visible * whole.sum():
-        return None
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return ObjectRecord(
-        label=item.label,
-        mask=np.ascontiguousarray(mask),
-        box_xyxy=box,
-        description=item.description,
-        score=item.score,
-        attributes=item.attributes,
-    )
+    return torch.as_tensor(holes).float().unsqueeze(1)

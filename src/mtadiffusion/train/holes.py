@@ -7,12 +7,14 @@ and every hole has at least one pixel and leaves at least one (docs/method.md, s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from mtadiffusion.config import OBJECT_HOLES, HoleConfig
+from mtadiffusion.imaging.masks import mask_box
 
 _DEFAULT = HoleConfig()
 
@@ -50,7 +52,8 @@ def object_hole(
     mask: np.ndarray,
     box_xyxy: tuple[int, int, int, int],
     config: HoleConfig = _DEFAULT,
-    silhouettes: Sequence[np.ndarray] = (),
+    silhouettes: Iterable[np.ndarray] = (),
+    shape: str | None = None,
 ) -> np.ndarray:
     """A hole about one object, in one of the shapes that `config` weighs. It always covers the object.
 
@@ -60,13 +63,13 @@ def object_hole(
         box_xyxy: box around it in pixels, x1 and y1 exclusive; may stick out of the image.
         config: weights and ranges.
         silhouettes: bool masks of any sizes, one of which gives a `foreign` hole its outline; without any
-            that shows something, a random superellipse does.
+            that shows something, a random superellipse does. They are not asked for by other shapes.
+        shape: one of `OBJECT_HOLES`; None: drawn by the weights of `config`.
 
     Returns:
         bool (H, W), True = to be generated.
     """
-    weights = np.array([getattr(config, name) for name in OBJECT_HOLES])
-    shape = OBJECT_HOLES[rng.choice(len(weights), p=weights / weights.sum())]
+    shape = shape or _drawn_shape(rng, config)
     side = min(mask.shape)
     if shape == "dilated":
         return _proper(mask | dilate(mask, max(1, round(side * rng.uniform(*config.dilation)))))
@@ -81,20 +84,22 @@ def object_hole(
     return _proper(mask.copy())
 
 
+def _drawn_shape(rng: np.random.Generator, config: HoleConfig) -> str:
+    weights = np.array([getattr(config, name) for name in OBJECT_HOLES])
+    return OBJECT_HOLES[rng.choice(len(weights), p=weights / weights.sum())]
+
+
 def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
     """bool (H, W) -> bool (H, W): True within about `radius` pixels (an octagon) of a True pixel."""
-    image = Image.fromarray(mask.astype(np.uint8) * 255)
-    square = np.asarray(image.filter(ImageFilter.MaxFilter(2 * radius + 1))) > 0
-    return square & _dilated_diamond(mask, math.ceil(radius * math.sqrt(2)))
-
-
-def _dilated_diamond(mask: np.ndarray, radius: int) -> np.ndarray:
-    grown = mask
-    for _ in range(radius):
-        padded = np.pad(grown, 1)
-        grown = (
-            padded[1:-1, 1:-1] | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
-        )
+    grown = np.zeros_like(mask)
+    if not mask.any():
+        return grown
+    x0, y0, x1, y1 = mask_box(mask)
+    reached = slice(max(0, y0 - radius), y1 + radius), slice(max(0, x0 - radius), x1 + radius)
+    part = np.ascontiguousarray(mask[reached])
+    square = ndimage.maximum_filter(part.view(np.uint8), 2 * radius + 1, mode="constant") > 0
+    diamond = ndimage.distance_transform_cdt(~part, "taxicab") <= math.ceil(radius * math.sqrt(2))
+    grown[reached] = square & diamond
     return grown
 
 
@@ -121,7 +126,7 @@ def _in_cells(rng: np.random.Generator, mask: np.ndarray, cell: int) -> np.ndarr
 
 
 def _foreign_outline(
-    rng: np.random.Generator, room: np.ndarray, silhouettes: Sequence[np.ndarray]
+    rng: np.random.Generator, room: np.ndarray, silhouettes: Iterable[np.ndarray]
 ) -> np.ndarray:
     """One of the silhouettes, or else a superellipse, stretched over `room`, a rectangle of True pixels."""
     if not room.any():

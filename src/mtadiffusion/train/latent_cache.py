@@ -1,300 +1,288 @@
-"""Samples as latents: encoded as they are visited, or once before training and then held in memory.
+"""Samples encoded once, before training: a folder of shards that is read instead of pictures and texts.
 
-A cache keeps of every record z_0 and the edge target, and of each of its K variants the masked image's
-latents, the known map and the prompt; a step then runs the branch and the UNet only. Both ways give the same
-batch up to the rounding of `data.cache_dtype` (docs/method.md, sections 1, 3 and 5).
+A cache keeps the crop of each record with its kept variants. `cache.json` says what its content depends on;
+the shards are made by any number of processes, each shard whole or absent, and found again by the next run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import multiprocessing
-import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from filelock import FileLock, Timeout
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from mtadiffusion.config import TrainConfig
-from mtadiffusion.models.conditioning import latent_known, masked_image
-from mtadiffusion.seeding import numpy_generator
-from mtadiffusion.train.dataset import (
-    RecordSamples,
-    TrainingSamples,
-    holes_to_tensor,
-    images_to_tensor,
+from mtadiffusion.data.files import write_json
+from mtadiffusion.errors import UserError
+from mtadiffusion.models.registry import resolve_backbone
+from mtadiffusion.train.cache_files import DamagedShardError, Row, open_shard
+from mtadiffusion.train.cache_filler import CacheFiller
+from mtadiffusion.train.dataset import TrainingSamples
+from mtadiffusion.train.encoding import LatentEncoder, PromptEncoder
+from mtadiffusion.train.faults import Faults
+
+FORMAT_VERSION = 1
+"""Rises when crops, holes or the layout come out differently."""
+
+_FACTS = "cache.json"
+_HOW_ONLY = (
+    *("source", "source_seed", "records", "cache", "cache_dir", "shard_records", "workers", "encode_batch"),
+    *("empty_prompt", "posterior", "max_damaged"),
 )
-from mtadiffusion.train.losses import edge_target
-from mtadiffusion.train.step import LatentBatch
-
-_TEXTS_A_CALL = 64
+"""Fields of `DataConfig` that a cache's content does not depend on, or only through the records."""
 
 
-def encode_latents(vae: Any, image: Tensor) -> Tensor:
-    """z = (mode of the VAE's posterior - shift) * scaling factor: (B, 3, H, W) in [-1, 1] -> (B, C, h, w)."""
-    encoded = vae.encode(image)
-    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return (latents - shift) * vae.config.scaling_factor
+def cache_facts(config: TrainConfig, samples: TrainingSamples) -> dict[str, Any]:
+    """What the content of a cache depends on, JSON-ready."""
+    backbone = resolve_backbone(config.backbone, "backbone")
+    texts = ("text_encoder*", "tokenizer*")
+    data = {name: value for name, value in asdict(config.data).items() if name not in _HOW_ONLY}
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "vae": _digest(backbone, "vae"),
+        "text encoder": _digest(backbone, *texts),
+        "crop policy": data | {"seed": samples.seed},
+        "conditioning": {"hole_fill": config.branch.hole_fill, "latent_known": config.branch.latent_known},
+        "edges": {"target": config.loss.edge_target, "downsampling": config.loss.edge_downsampling},
+        "records": {"count": samples.count, "source": _source_digest(samples)},
+    }
+    return json.loads(json.dumps(facts))
 
 
-@dataclass(frozen=True, kw_only=True)
-class LatentEncoder:
-    """Pixels to all that a step reads of them. Results lie on the CPU in fp32."""
-
-    vae: Any
-    """Frozen diffusers autoencoder."""
-
-    hole_fill: str = "black"
-    """What the VAE sees in a hole."""
-
-    known_mode: str = "nearest"
-    """How the hole reaches latent size."""
-
-    edge_target: str = "sobel"
-    """Name of the structure target."""
-
-    edge_downsampling: str = "area"
-    """How it reaches latent size."""
-
-    @torch.no_grad()
-    def image(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) in [-1, 1] -> z_0 (B, C, h, w) and the edge target (B, 1, h, w)."""
-        latents = self._latents(image)
-        size = (latents.shape[-2], latents.shape[-1])
-        return latents, edge_target((image + 1) / 2, size, self.edge_target, self.edge_downsampling)
-
-    @torch.no_grad()
-    def hole(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """Image and hole (B, 1, H, W) -> z_m (B, C, h, w) and the known map (B, 1, h, w)."""
-        latents = self._latents(masked_image(image, hole, self.hole_fill))
-        return latents, latent_known(hole, (latents.shape[-2], latents.shape[-1]), self.known_mode)
-
-    def _latents(self, image: Tensor) -> Tensor:
-        return encode_latents(self.vae, image.to(self.vae.device, self.vae.dtype)).float().cpu().contiguous()
+def _digest(backbone: Path, *parts: str) -> str | None:
+    """Of the names and bytes of the files of some parts; None where there are none to compare."""
+    folders = [folder for part in parts for folder in sorted(backbone.glob(part))]
+    paths = sorted(path for folder in folders for path in folder.iterdir() if path.is_file())
+    if backbone.is_file():
+        paths = [backbone]
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest() if paths else None
 
 
-class PromptEncoder:
-    """Text encoder states by prompt, remembered as long as all of them fit into the memory allowed."""
-
-    def __init__(self, text_encoder: Any, tokenizer: Any, limit_mb: int, dtype: torch.dtype) -> None:
-        self.text_encoder, self.tokenizer = text_encoder, tokenizer
-        self.limit_bytes, self.dtype = limit_mb * 2**20, dtype
-        self._rows: dict[str, int] = {}
-        self._table = torch.empty(0)
-
-    def remember(self, prompts: Sequence[str]) -> None:
-        """Encode the unique ones among `prompts` and the empty one, if they fit; otherwise do nothing."""
-        unique = sorted({"", *prompts})
-        one = self._states([""])
-        if one.numel() * self.dtype.itemsize * len(unique) > self.limit_bytes:
-            return
-        chunks = [unique[i : i + _TEXTS_A_CALL] for i in range(0, len(unique), _TEXTS_A_CALL)]
-        table = [self._states(chunk) for chunk in tqdm(chunks, desc="texts", leave=False)]
-        self._table = torch.cat(table)
-        self._rows = {prompt: row for row, prompt in enumerate(unique)}
-
-    def __call__(self, prompts: Sequence[str]) -> Tensor:
-        """B texts -> (B, L, D) fp32 on the CPU."""
-        if all(prompt in self._rows for prompt in prompts):
-            return self._table[[self._rows[prompt] for prompt in prompts]].float()
-        return self._states(prompts).float()
-
-    @torch.no_grad()
-    def _states(self, prompts: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        states = self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
-        return states.to("cpu", self.dtype)
-
-
-class BatchSource(Protocol):
-    """Gives the encoded batch of the run's samples with the given numbers."""
-
-    def batch(self, numbers: Sequence[int]) -> LatentBatch:
-        """The samples `numbers`, on the CPU in fp32."""
-
-
-class EncodedBatches:
-    """Every sample encoded when it is visited."""
-
-    def __init__(
-        self, samples: TrainingSamples, encoder: LatentEncoder, text: PromptEncoder, empty_prompt: float
-    ) -> None:
-        self.samples, self.encoder, self.text, self.empty_prompt = samples, encoder, text, empty_prompt
-
-    def batch(self, numbers: Sequence[int]) -> LatentBatch:
-        """The samples `numbers`, on the CPU in fp32."""
-        pixels = self.samples.batch(numbers)
-        latents, edge = self.encoder.image(pixels.image)
-        masked, known = self.encoder.hole(pixels.image, pixels.hole)
-        prompts = thinned_prompts(pixels.prompts, self.samples.seed, numbers, self.empty_prompt)
-        return LatentBatch(
-            latents=latents, masked_latents=masked, known=known, edge=edge, text=self.text(prompts)
-        )
-
-
-class CachedBatches:
-    """Every sample looked up in a filled cache."""
-
-    def __init__(
-        self, samples: TrainingSamples, cache: LatentCache, text: PromptEncoder, empty_prompt: float
-    ) -> None:
-        self.samples, self.cache, self.text, self.empty_prompt = samples, cache, text, empty_prompt
-
-    def batch(self, numbers: Sequence[int]) -> LatentBatch:
-        """The samples `numbers`, on the CPU in fp32."""
-        records, variants = zip(*map(self.samples.identity, numbers), strict=True)
-        r, k = list(records), list(variants)
-        prompts = [self.cache.prompts[i][j] for i, j in zip(r, k, strict=True)]
-        prompts = thinned_prompts(prompts, self.samples.seed, numbers, self.empty_prompt)
-        return LatentBatch(
-            latents=self.cache.latents[r].float(),
-            masked_latents=self.cache.masked_latents[r, k].float(),
-            known=self.cache.known[r, k].float(),
-            edge=self.cache.edges[r].float(),
-            text=self.text(prompts),
-        )
-
-
-def thinned_prompts(prompts: Sequence[str], seed: int, numbers: Sequence[int], empty: float) -> list[str]:
-    """The prompts with some emptied, each by the stream of its sample number (docs/method.md, section 5)."""
-    draws = (numpy_generator(seed, "empty prompt", number).uniform() for number in numbers)
-    return ["" if draw < empty else prompt for prompt, draw in zip(prompts, draws, strict=True)]
+def _source_digest(samples: TrainingSamples) -> str:
+    """The source's own fingerprint, else a digest of its first picture."""
+    if hasattr(samples.source, "fingerprint"):
+        return samples.source.fingerprint()
+    image = samples.source.record(0).image
+    return hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheReport:
+    """What filling a cache did."""
+
+    records: int
+    """In the whole cache."""
+
+    variants: int
+
+    bytes: int
+
+    made: int
+    """Shards made by this call."""
+
+    damaged: int
+    """Records that could not be read, in the whole cache; as the next two."""
+
+    resampled: int
+    """Objects of which a crop showed too little."""
+
+    truncated: int
+    """Texts longer than the text encoder's."""
+
+
 class LatentCache:
-    """N records with K variants each."""
+    """The cache in a folder, complete or not.
 
-    latents: Tensor
-    """z_0, (N, C, h, w)."""
+    Args:
+        folder: where; it may be new.
+        samples: what it is of.
+        facts: see `cache_facts`.
+        replace: empty the folder if its cache is of something else, instead of refusing it.
 
-    edges: Tensor
-    """s~, (N, 1, h, w)."""
+    Raises:
+        UserError: it holds a cache of something else; the message says what differs.
+    """
 
-    masked_latents: Tensor
-    """z_m, (N, K, C, h, w)."""
+    def __init__(
+        self, folder: Path, samples: TrainingSamples, facts: dict[str, Any], *, replace: bool = False
+    ) -> None:
+        self.folder, self.samples = folder, samples
+        known = _read_facts(folder)
+        differing = [] if known is None else _differences(known["facts"], facts)
+        if differing and not replace:
+            remedy = "make another with `mta train cache`, or set what differs as it was"
+            raise UserError("data.cache_dir", "was made with another " + "; ".join(differing), None, remedy)
+        if differing:
+            self._empty()
+        if known is None or differing:
+            known = {"facts": facts, "shard_records": samples.config.shard_records}
+            write_json(folder / _FACTS, known)
+        self.shards = _planned(samples.order.buckets, int(known["shard_records"]))
+        self._places = np.empty((len(samples.order.buckets), 2), np.int64)  # shard, row
+        for shard, records in enumerate(self.shards):
+            self._places[records, 0] = shard
+            self._places[records, 1] = np.arange(len(records))
 
-    known: Tensor
-    """uint8 (N, K, 1, h, w), 1 = known."""
+    def _empty(self) -> None:
+        for path in (self.folder / _FACTS, *self.folder.glob("shard-*.safetensors")):
+            path.unlink(missing_ok=True)
+        open_shard.cache_clear()
 
-    prompts: list[list[str]]
-    """N times K texts."""
+    def path(self, shard: int) -> Path:
+        """The file of a shard."""
+        return self.folder / f"shard-{shard:06d}.safetensors"
 
-    def unique_prompts(self) -> list[str]:
-        """Every text once, sorted."""
-        return sorted({prompt for prompts in self.prompts for prompt in prompts})
+    def absent(self) -> list[int]:
+        """Shards that are not made yet."""
+        present = {path.name for path in self.folder.glob("shard-*.safetensors")}
+        return [shard for shard in range(len(self.shards)) if self.path(shard).name not in present]
 
-    def save(self, path: Path, fingerprint: str) -> None:
-        """Write one safetensors file by a temporary name and a rename."""
-        texts = np.frombuffer(json.dumps(self.prompts).encode(), dtype=np.uint8).copy()
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        tensors["prompts"] = torch.from_numpy(texts)
-        save_file(tensors, temporary, metadata={"fingerprint": fingerprint})
-        temporary.replace(path)
+    def kinds(self, record: int) -> tuple[str, ...]:
+        """Of the record's variants; none where it could not be read. Raises DamagedShardError."""
+        shard, row = self._places[record].tolist()
+        return open_shard(self.path(shard)).kinds(row)
 
-    @classmethod
-    def load(cls, path: Path, fingerprint: str) -> LatentCache | None:
-        """The cache in the file, or None where there is none or it was filled from something else."""
-        if not path.is_file():
-            return None
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("fingerprint") != fingerprint:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        prompts = json.loads(tensors.pop("prompts").numpy().tobytes())
-        return cls(**tensors, prompts=prompts)
+    def row(self, record: int, variant: int, emptied: bool) -> Row:
+        """The tensors of one variant of a record, on the CPU as they are stored. Raises DamagedRowError."""
+        shard, row = self._places[record].tolist()
+        return open_shard(self.path(shard)).sample(row, variant, emptied)
+
+    def records_beside(self, record: int) -> list[int]:
+        """The records of the shard that the record is in."""
+        return self.shards[self._places[record, 0]].tolist()
+
+    def pictures(self, count: int) -> tuple[Tensor, Tensor]:
+        """z_0 (n, C, h, w) and mean colours (n, 3, h, w) in [0, 1], fp32, of the first records of one bucket
+        that can be read, `count` at most."""
+        rows: list[Row] = []
+        for record in np.flatnonzero(self.samples.order.buckets == self.samples.order.buckets[0]).tolist():
+            shard, row = self._places[record].tolist()
+            with contextlib.suppress(ValueError):
+                if self.kinds(record):
+                    rows.append(open_shard(self.path(shard)).record(row))
+            if len(rows) == count:
+                break
+        if not rows:
+            raise UserError("data.cache_dir", "has no record that can be read", str(self.folder))
+        return torch.stack([row["mean"] for row in rows]).float(), torch.stack(
+            [row["colours"] for row in rows]
+        ).float()
+
+    def fill(self, encoders: Callable[[Faults], tuple[LatentEncoder, PromptEncoder]]) -> CacheReport:
+        """Make the absent shards, beside other processes that do the same; waits for theirs.
+
+        Args:
+            encoders: gives what encodes; asked only if there is something to encode.
+        """
+        made = 0
+        if self.absent():
+            filler = CacheFiller(self.samples, encoders)
+            with tqdm(total=len(self._places), desc="latents", unit="record") as progress:
+                for patience in (0, -1):
+                    for shard in self.absent():
+                        progress.update(len(self._places) - self._missing() - progress.n)
+                        made += self._make(shard, filler, patience)
+                progress.update(len(self._places) - progress.n)
+        return self._report(made)
+
+    def _missing(self) -> int:
+        return sum(len(self.shards[shard]) for shard in self.absent())
+
+    def _make(self, shard: int, filler: CacheFiller, patience: float) -> bool:
+        """Whether the shard was made here, not there already or, without patience, in another's hands."""
+        path = self.path(shard)
+        lock = path.with_name(f".{path.name}.lock")
+        try:
+            with FileLock(lock, timeout=patience):
+                if path.exists():
+                    return False
+                filler.write(path, self.shards[shard].tolist())
+                lock.unlink(missing_ok=True)
+                return True
+        except Timeout:
+            return False
+
+    def _report(self, made: int) -> CacheReport:
+        facts = []
+        for shard in range(len(self.shards)):
+            with contextlib.suppress(DamagedShardError):
+                facts.append(open_shard(self.path(shard)).facts())
+        sums = {
+            name: sum(int(one[name]) for one in facts)
+            for name in ("variants", "damaged", "resampled", "truncated")
+        }
+        size = sum(path.stat().st_size for path in self.folder.glob("shard-*.safetensors"))
+        return CacheReport(records=len(self._places), bytes=size, made=made, **sums)
+
+
+def _planned(buckets: np.ndarray, size: int) -> list[np.ndarray]:
+    """The records of each shard: up to `size` of them, all of one bucket."""
+    members = [np.flatnonzero(buckets == bucket) for bucket in np.unique(buckets)]
+    return [of[i : i + size] for of in members for i in range(0, len(of), size)]
 
 
 def filled_cache(
-    config: TrainConfig, samples: TrainingSamples, encoder: LatentEncoder, path: Path
+    config: TrainConfig,
+    samples: TrainingSamples,
+    folder: Path,
+    encoders: Callable[[Faults], tuple[LatentEncoder, PromptEncoder]],
 ) -> LatentCache:
-    """The cache of `samples`: from `path` if it was filled from the same things, else filled and kept."""
-    fingerprint = cache_fingerprint(config, samples, encoder.vae)
-    cache = LatentCache.load(path, fingerprint)
-    if cache is None:
-        cache = fill_cache(samples, encoder)
-        cache.save(path, fingerprint)
+    """The complete cache of `samples` in `folder`: found there, or made.
+
+    A folder that the configuration names must hold the cache of these samples or none; the run's own is made
+    anew.
+    """
+    replace = not config.data.cache_dir
+    cache = LatentCache(folder, samples, cache_facts(config, samples), replace=replace)
+    if cache.absent():
+        cache.fill(encoders)
     return cache
 
 
-def cache_fingerprint(config: TrainConfig, samples: TrainingSamples, vae: nn.Module) -> str:
-    """A digest of everything that a cache's content depends on."""
-    how_only = ("cache", "cache_file", "text_cache_mb", "workers", "encode_batch", "empty_prompt", "records")
-    data = {name: value for name, value in asdict(config.data).items() if name not in how_only}
-    branch = (config.branch.hole_fill, config.branch.latent_known)
-    edges = (config.loss.edge_target, config.loss.edge_downsampling)
-    digest = hashlib.blake2b(json.dumps([data, branch, edges, samples.seed, samples.count]).encode())
-    digest.update(samples.record_samples(0).image.tobytes())
-    for name, value in sorted(vae.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]
+def with_cached_holes(config: TrainConfig) -> TrainConfig:
+    """The configuration with the numbers of holes of its cache, where it asks for fresh ones."""
+    known = _read_facts(Path(config.data.cache_dir) / "train") if config.data.cache_dir else None
+    if known is None or config.data.holes_per_image:
+        return config
+    policy = known["facts"]["crop policy"]
+    holes = {name: policy[name] for name in ("holes_per_image", "holes_per_object")}
+    return replace(config, data=replace(config.data, **holes))
 
 
-def fill_cache(samples: TrainingSamples, encoder: LatentEncoder) -> LatentCache:
-    """Render and encode every record with its variants, with a progress bar on stderr."""
-    dtype = getattr(torch, samples.config.cache_dtype)
-    parts: list[dict[str, Tensor]] = []
-    prompts: list[list[str]] = []
-    with tqdm(total=samples.count, desc="latents", unit="record") as progress:
-        for chunk in _rendered(samples):
-            parts.append(_encoded(chunk, encoder, dtype))
-            prompts.extend(list(item.prompts) for item in chunk)
-            progress.update(len(chunk))
-    return LatentCache(
-        **{name: torch.cat([part[name] for part in parts]) for name in parts[0]}, prompts=prompts
-    )
+def _read_facts(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError("data.cache_dir", f"has a damaged {_FACTS} ({error})", str(folder)) from error
 
 
-def _rendered(samples: TrainingSamples) -> Iterator[list[RecordSamples]]:
-    """The samples of all records in order, `encode_batch` records at a time, rendered ahead by workers."""
-    size, workers = samples.config.encode_batch, samples.config.workers
-    chunks = [range(i, min(i + size, samples.count)) for i in range(0, samples.count, size)]
-    if workers == 0:
-        yield from (_render(samples, chunk) for chunk in chunks)
-        return
-    waiting, upcoming = deque[Future[list[RecordSamples]]](), iter(chunks)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting.extend(pool.submit(_render, samples, chunk) for chunk in islice(upcoming, 2 * workers))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(_render, samples, chunk) for chunk in islice(upcoming, 1))
-
-
-def _render(samples: TrainingSamples, records: range) -> list[RecordSamples]:
-    return [samples.record_samples(record) for record in records]
-
-
-def _encoded(chunk: Sequence[RecordSamples], encoder: LatentEncoder, dtype: torch.dtype) -> dict[str, Tensor]:
-    variants = len(chunk[0].prompts)
-    image = images_to_tensor(np.stack([item.image for item in chunk]))  # (n, 3, H, W)
-    latents, edges = encoder.image(image)
-    by_variant = [
-        encoder.hole(image, holes_to_tensor(np.stack([item.holes[k] for item in chunk])))
-        for k in range(variants)
-    ]
-    return {
-        "latents": latents.to(dtype),
-        "edges": edges.to(dtype),
-        "masked_latents": torch.stack([masked for masked, _ in by_variant], dim=1).to(dtype),
-        "known": torch.stack([known for _, known in by_variant], dim=1).to(torch.uint8),
-    }
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs, group by group, with the values where they are short."""
+    found = []
+    for group in sorted(before.keys() | now.keys()):
+        old, new = before.get(group), now.get(group)
+        if old == new or new is None:
+            continue
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            found.append(group)
+            continue
+        fields = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+        values = (f"{name} {old.get(name)} there, {new.get(name)} here" for name in fields)
+        found.append(f"{group} ({', '.join(values)})")
+    return found

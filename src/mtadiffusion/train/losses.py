@@ -31,8 +31,8 @@ def noise_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = None
 
 def luma(image: Tensor) -> Tensor:
     """Rec. 601 grey of (B, 3, H, W) in [0, 1] -> (B, 1, H, W) in [0, 1]."""
-    weights = image.new_tensor([0.299, 0.587, 0.114])
-    return (image * weights[:, None, None]).sum(dim=1, keepdim=True)
+    red, green, blue = image.split(1, dim=1)
+    return (red * 0.299).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
 def sobel_edges(image: Tensor) -> Tensor:
@@ -40,10 +40,11 @@ def sobel_edges(image: Tensor) -> Tensor:
 
     (B, 3, H, W) in [0, 1] -> (B, 1, H, W) in [0, 1]; the border's pixels are repeated outwards.
     """
-    horizontal = image.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
-    kernels = torch.stack([horizontal, horizontal.T])[:, None]  # (2, 1, 3, 3)
-    gradient = F.conv2d(F.pad(luma(image), (1, 1, 1, 1), mode="replicate"), kernels)
-    return gradient.square().sum(dim=1, keepdim=True).sqrt() / math.sqrt(20)
+    grey = F.pad(luma(image), (1, 1, 1, 1), mode="replicate")
+    down = (grey[:, :, :-2] + grey[:, :, 2:]).add_(grey[:, :, 1:-1], alpha=2)  # (B, 1, H, W + 2)
+    across = (grey[..., :-2] + grey[..., 2:]).add_(grey[..., 1:-1], alpha=2)  # (B, 1, H + 2, W)
+    horizontal, vertical = down[..., 2:] - down[..., :-2], across[:, :, 2:] - across[:, :, :-2]
+    return horizontal.square_().addcmul_(vertical, vertical).sqrt_().div_(math.sqrt(20))
 
 
 EDGE_TARGETS: dict[str, Callable[[Tensor], Tensor]] = {"sobel": sobel_edges}

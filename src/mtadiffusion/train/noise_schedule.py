@@ -30,6 +30,10 @@ class NoiseSchedule:
             raise UserError(
                 "backbone", "must predict epsilon or v (scheduler prediction_type)", self.prediction_type
             )
+        if self.prediction_type == "epsilon" and float(self.alphas_cumprod[-1]) == 0:
+            rule = "must predict v where its schedule ends in nothing but noise"
+            remedy = "set prediction_type to v_prediction or rescale_betas_zero_snr to false in its scheduler"
+            raise UserError("backbone", rule, self.prediction_type, remedy)
 
     @classmethod
     def from_scheduler(cls, scheduler: Any, device: torch.device | str = "cpu") -> NoiseSchedule:
@@ -41,6 +45,11 @@ class NoiseSchedule:
 
     def __len__(self) -> int:
         return len(self.alphas_cumprod)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the noise levels lie."""
+        return self.alphas_cumprod.device
 
     def factors(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """(B,) -> sqrt(abar_t), sqrt(1 - abar_t), each (B, 1, 1, 1). A timestep below 0 is noise-free."""

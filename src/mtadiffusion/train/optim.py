@@ -5,25 +5,44 @@ The recipe's figures are in docs/method.md, section 5.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtadiffusion.config import OptimConfig
+from mtadiffusion.errors import UserError
+from mtadiffusion.train.processes import own_part, split_like, whole
 
 
 def build_optimizer(
     config: OptimConfig, branch: nn.Module, vgg: nn.Module | None = None, vgg_lr: float = 0.0
-) -> torch.optim.AdamW:
-    """AdamW over the branch and, in a group of its own, what is trainable in the style VGG."""
+) -> torch.optim.Optimizer:
+    """The optimiser of the branch and, in a group of its own, of what is trainable in the style VGG.
+
+    Raises:
+        UserError: it needs a package that is not installed.
+    """
     groups = [{"params": trainable(branch), "peak_lr": config.lr}]
     if vgg is not None and trainable(vgg):
         groups.append({"params": trainable(vgg), "peak_lr": vgg_lr})
-    return torch.optim.AdamW(
-        groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
+    settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.kind == "sgd":
+        return torch.optim.SGD(groups, **settings)
+    if config.kind == "adamw8bit":
+        return _adamw_8bit()(groups, betas=config.betas, **settings)
+    return torch.optim.AdamW(groups, betas=config.betas, fused=True, **settings)
+
+
+def _adamw_8bit() -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        remedy = "pip install bitsandbytes, or set optim.kind=adamw"
+        raise UserError("optim.kind", "needs the package bitsandbytes", "adamw8bit", remedy)
+    return importlib.import_module("bitsandbytes").optim.AdamW8bit
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
@@ -58,7 +77,7 @@ def clip_gradients(groups: Iterable[Sequence[nn.Parameter]], limit: float) -> bo
     finite = True
     for parameters in groups:
         norm = nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
-        finite = finite and bool(torch.isfinite(norm))
+        finite = bool(torch.isfinite(whole(norm))) and finite
         if limit > 0:
             nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return finite
@@ -75,8 +94,8 @@ class MovingAverage:
     def update(self, module: nn.Module, step: int) -> None:
         """Move towards the module's weights after step `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = [value.detach() for _, value in module.named_parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), current, 1 - decay)
+        current = [own_part(value.detach()) for _, value in module.named_parameters()]
+        torch._foreach_lerp_([own_part(value) for value in self.weights.values()], current, 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
@@ -84,7 +103,11 @@ class MovingAverage:
         for name, value in module.named_parameters():
             value.copy_(self.weights[name])
 
+    def gathered(self) -> dict[str, Tensor]:
+        """The averages in full, where processes hold parts of them; not copied where this one has all."""
+        return {name: whole(value) for name, value in self.weights.items()}
+
     def load(self, weights: dict[str, Tensor]) -> None:
         """Take saved averages."""
         for name, value in self.weights.items():
-            value.copy_(weights[name])
+            value.copy_(split_like(weights[name], value))

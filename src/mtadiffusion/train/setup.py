@@ -25,12 +25,13 @@ from mtadiffusion.models.registry import (
     resolve_branch,
     resolve_style_vgg,
 )
+from mtadiffusion.models.text_encoders import TextEncoders
 from mtadiffusion.seeding import stream_seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """The frozen parts of a Stable Diffusion model."""
+    """The frozen parts of a Stable Diffusion model, named as the pipeline's arguments."""
 
     vae: Any
     """Autoencoder."""
@@ -47,12 +48,33 @@ class Backbone:
     scheduler: Any
     """Holds the noise levels and the prediction type."""
 
+    text_encoder_2: Any = None
+    """SDXL's second text encoder."""
+
+    tokenizer_2: Any = None
+    """Its tokenizer."""
+
+    force_zeros_for_empty_prompt: bool = False
+    """Whether an empty prompt is all zeros."""
+
+    @property
+    def text_encoders(self) -> TextEncoders:
+        """What the prompts are encoded with."""
+        return TextEncoders(
+            tokenizer=self.tokenizer,
+            text_encoder=self.text_encoder,
+            tokenizer_2=self.tokenizer_2,
+            text_encoder_2=self.text_encoder_2,
+            force_zeros_for_empty_prompt=self.force_zeros_for_empty_prompt,
+        )
+
 
 def load_backbone(name: str, device: str) -> Backbone:
     """The backbone of a registered name, folder or hub id: frozen, fp32, on `device`."""
     backbone = Backbone(**load_components(resolve_backbone(name, "backbone"), torch.float32, "backbone"))
-    for part in (backbone.unet, backbone.vae, backbone.text_encoder):
-        part.requires_grad_(False).eval().to(device)
+    for part in vars(backbone).values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False).eval().to(device)
     return backbone
 
 

@@ -6,8 +6,8 @@ logged with or saved to is `trainer`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from mtadiffusion.train.losses import (
     style_loss,
 )
 from mtadiffusion.train.noise_schedule import NoiseSchedule
+from mtadiffusion.train.processes import whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,23 @@ class LatentBatch:
     text: Tensor
     """Text encoder states, float (B, L, D)."""
 
+    pooled_text: Tensor | None = None
+    """SDXL's pooled text, float (B, P); None for other backbones."""
+
+    sizes: Tensor | None = None
+    """(B, 6): original size, crop's corner, target size; needed with `pooled_text`."""
+
+    @property
+    def added_cond_kwargs(self) -> dict[str, Tensor] | None:
+        """SDXL's added conditions as diffusers' UNet takes them; None for other backbones."""
+        if self.pooled_text is None or self.sizes is None:
+            return None
+        return {"text_embeds": self.pooled_text, "time_ids": self.sizes.to(self.pooled_text.dtype)}
+
     def to(self, device: torch.device | str) -> LatentBatch:
         """The batch on `device`."""
-        return LatentBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        tensors = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        return LatentBatch(**{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +84,10 @@ class StepModels:
     """LatentVGG of the style loss; None leaves that loss out."""
 
     autocast: bool = False
-    """Run branch and UNet in bfloat16; losses and weights stay float32."""
+    """Run branch and UNet in `autocast_dtype`; losses and trained weights stay float32."""
+
+    autocast_dtype: torch.dtype = torch.bfloat16
+    """bfloat16 or float16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +112,10 @@ class StepLosses:
         """L, the sum of the weighted terms."""
         return torch.stack(list(self.weighted().values())).sum()
 
+    def alone(self, name: str) -> StepLosses:
+        """The same with the weights of all but one loss at 0."""
+        return replace(self, weights={one: self.weights[one] if one == name else 0.0 for one in self.terms})
+
 
 def draw_noise(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Noise (B, C, h, w), each sample from its own CPU generator."""
@@ -116,17 +138,28 @@ def draw_timesteps(levels: int, generators: Sequence[torch.Generator], device: t
 
 
 def training_step(
-    models: StepModels, batch: LatentBatch, config: LossConfig, generators: Sequence[torch.Generator]
+    models: StepModels,
+    batch: LatentBatch,
+    config: LossConfig,
+    generators: Sequence[torch.Generator],
+    timesteps: Tensor | None = None,
 ) -> StepLosses:
-    """The joint objective on one batch (docs/method.md, sections 1-5)."""
+    """The joint objective on one batch (docs/method.md, sections 1-5).
+
+    `timesteps` (B,) are drawn from the generators too where they are not given.
+    """
     noise = draw_noise(batch.latents, generators)
-    timesteps = draw_timesteps(len(models.schedule), generators, noise.device)
+    if timesteps is None:
+        timesteps = draw_timesteps(len(models.schedule), generators, noise.device)
     noise = offset_noise(noise, config.noise_offset, generators)
     noisy = models.schedule.add_noise(batch.latents, noise, timesteps)
-    with torch.autocast(noisy.device.type, torch.bfloat16, enabled=models.autocast):
-        outcome = models.branch(branch_input(noisy, batch.masked_latents, batch.known), timesteps)
+    with autocast(models, noisy.device):
+        seen, added = branch_input(noisy, batch.masked_latents, batch.known), batch.added_cond_kwargs
+        outcome = models.branch(seen, timesteps, added_cond_kwargs=added)
         with models.injection.features(outcome.features):
-            prediction = models.unet(noisy, timesteps, encoder_hidden_states=batch.text).sample.float()
+            prediction = models.unet(
+                noisy, timesteps, encoder_hidden_states=batch.text, added_cond_kwargs=added
+            ).sample.float()
 
     hole = 1 - batch.known
     target = models.schedule.target(batch.latents, noise, timesteps)
@@ -144,10 +177,47 @@ def training_step(
     if config.eta > 0:
         region = hole if config.edge_region == "hole" else None
         terms["structure"] = structure_loss(outcome.edge, batch.edge, config.edge_reduction, region)
+    return StepLosses(terms=terms, weights=loss_weights(config, terms), vgg_features_rms=features_rms)
+
+
+def autocast(models: StepModels, device: torch.device) -> torch.autocast:
+    """The context in which branch and UNet run."""
+    return torch.autocast(device.type, models.autocast_dtype, enabled=models.autocast)
+
+
+def active_losses(models: StepModels, config: LossConfig) -> list[str]:
+    """The losses that a step has terms of."""
+    wanted = {
+        "noise": True,
+        "style": models.vgg is not None and config.delta > 0,
+        "structure": config.eta > 0,
+    }
+    return [name for name, active in wanted.items() if active]
+
+
+def loss_weights(config: LossConfig, names: Iterable[str]) -> dict[str, float]:
+    """gamma, delta, eta of the losses of these names."""
     weights = {"noise": config.gamma, "style": config.delta, "structure": config.eta}
-    return StepLosses(
-        terms=terms, weights={name: weights[name] for name in terms}, vgg_features_rms=features_rms
-    )
+    return {name: weights[name] for name in names}
+
+
+class JointObjective(nn.Module):
+    """`training_step` as a module of the networks that are trained, which several processes can wrap.
+
+    The frozen UNet is no part of it, so that it is neither wrapped nor divided.
+    """
+
+    def __init__(self, models: StepModels, config: LossConfig) -> None:
+        super().__init__()
+        self.branch, self.vgg = models.branch, models.vgg
+        self._models, self._config = models, config
+
+    def forward(
+        self, batch: LatentBatch, generators: Sequence[torch.Generator]
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The terms and the RMS of the VGG's features, bare tensors in which a wrapper finds the graph."""
+        losses = training_step(self._models, batch, self._config, generators)
+        return losses.terms, losses.vgg_features_rms
 
 
 def backward_apart(
@@ -156,25 +226,30 @@ def backward_apart(
     other_parameters: Sequence[Tensor] = (),
     *,
     share: float = 1.0,
+    scale: float = 1.0,
 ) -> dict[str, float]:
-    """Backward of the total, one loss at a time.
+    """Backward of the total, one loss at a time; of networks that are not wrapped.
 
-    Adds `share` of the gradients' sum to `.grad` of all parameters. Returns each weighted loss's gradient
-    norm on the branch by name, and under `total` the norm of what is in `.grad` then.
+    Adds `share` of the gradients' sum, `scale` times over, to `.grad` of all parameters.
+
+    Returns:
+        Each weighted loss's gradient norm on the branch by name, and under `total` the norm of what is in
+        `.grad` then, both without `scale`.
     """
     parameters = [*branch_parameters, *other_parameters]
     norms = {}
     for name, loss in losses.weighted().items():
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        norms[name] = _norm(gradients[: len(branch_parameters)])
+        gradients = torch.autograd.grad(scale * loss, parameters, retain_graph=True, allow_unused=True)
+        norms[name] = gradient_norm(gradients[: len(branch_parameters)]) / scale
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 part = share * gradient
                 parameter.grad = part if parameter.grad is None else parameter.grad + part
-    norms["total"] = _norm([parameter.grad for parameter in branch_parameters])
+    norms["total"] = gradient_norm([parameter.grad for parameter in branch_parameters]) / scale
     return norms
 
 
-def _norm(gradients: Sequence[Tensor | None]) -> float:
+def gradient_norm(gradients: Sequence[Tensor | None]) -> float:
+    """The norm of all gradients that are there, joined; processes may hold parts of them."""
     present = [gradient for gradient in gradients if gradient is not None]
-    return float(nn.utils.get_total_norm(present)) if present else 0.0
+    return float(whole(nn.utils.get_total_norm(present))) if present else 0.0

@@ -1,50 +1,43 @@
 """The training loop of the branch: steps, log lines, validation, checkpoints, resume, export.
 
-A run's folder holds `config.json`, `log.jsonl`, `checkpoints/`, `sheets/`, `latent_cache.safetensors` and, at
-the end, `branch/`: the averaged weights by `save_pretrained`. The recipe is docs/method.md, section 5.
+A run's folder holds `config.json`, `log.jsonl`, `checkpoints/`, `sheets/`, `latent_cache/` and, at the
+end, `branch/`: the averaged weights by `save_pretrained`. The recipe is docs/method.md, section 5.
 """
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import dataclasses
 import importlib
 import json
 import logging
-import os
-import signal
-import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from mtadiffusion.config import DataConfig, TrainConfig, to_dict
+from mtadiffusion.config import TrainConfig, to_dict
 from mtadiffusion.errors import UserError
 from mtadiffusion.models.branch import InpaintBranch
 from mtadiffusion.models.injection import BranchInjection
 from mtadiffusion.seeding import torch_generator
+from mtadiffusion.train.batches import BatchSource, CachedBatches, EncodedBatches, encoded_pictures
 from mtadiffusion.train.checkpoint import (
     Checkpoint,
-    discard_folder,
     list_checkpoints,
-    load_checkpoint,
     load_optimizer_tensors,
     optimizer_tensors,
     publish_folder,
     save_checkpoint,
 )
-from mtadiffusion.train.dataset import RecordSource, TrainingSamples, images_to_tensor, record_source
-from mtadiffusion.train.latent_cache import (
-    BatchSource,
-    CachedBatches,
-    EncodedBatches,
-    LatentEncoder,
-    PromptEncoder,
-    fill_cache,
-    filled_cache,
-)
+from mtadiffusion.train.crops import check_divisible
+from mtadiffusion.train.dataset import RecordSource, TrainingSamples, held_out_samples, record_source
+from mtadiffusion.train.encoding import build_encoders, picture_factor
+from mtadiffusion.train.faults import Faults
+from mtadiffusion.train.latent_cache import LatentCache, filled_cache, with_cached_holes
 from mtadiffusion.train.noise_schedule import NoiseSchedule
 from mtadiffusion.train.optim import (
     MovingAverage,
@@ -54,25 +47,32 @@ from mtadiffusion.train.optim import (
     set_learning_rate,
     trainable,
 )
-from mtadiffusion.train.run_log import Meter, RunLog
-from mtadiffusion.train.setup import build_branch, build_style_vgg, load_backbone
-from mtadiffusion.train.step import StepLosses, StepModels, backward_apart, training_step
-from mtadiffusion.train.validation import draw_sheet, held_out_holes, validation_losses
+from mtadiffusion.train.precision import autocast_dtype, frozen_backbone, loss_scaler, set_precision
+from mtadiffusion.train.processes import Processes, load_whole, whole_state
+from mtadiffusion.train.resume import checkpoint_to_resume, discard_later, prepare_folder
+from mtadiffusion.train.run_log import Meter, RunLog, console_line
+from mtadiffusion.train.setup import build_branch, build_style_vgg
+from mtadiffusion.train.step import (
+    JointObjective,
+    StepLosses,
+    StepModels,
+    active_losses,
+    autocast,
+    backward_apart,
+    gradient_norm,
+    loss_weights,
+)
+from mtadiffusion.train.termination import Termination
+from mtadiffusion.train.throughput import DeviceLoad
+from mtadiffusion.train.trackers import open_trackers
+from mtadiffusion.train.validation import Validation
 
 logger = logging.getLogger(__name__)
 
-_MAY_CHANGE = frozenset(
-    (
-        *("steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every"),
-        *("max_skipped", "validation"),
-        *("data.cache_file", "data.workers", "data.encode_batch", "data.text_cache_mb"),
-    )
-)
-"""Fields that a resumed run may have other values of."""
 
-
-def train(config: TrainConfig, out: Path, *, resume: bool = True) -> Path | None:
+def train(config: TrainConfig, out: Path, *, resume: bool | Path = True) -> Path | None:
     """Train a branch on the configured record source; see `run_training`."""
+    config = with_cached_holes(config)
     data = config.data
     source = record_source(data.source, "train", data.source_seed, data.size)
     held_out = record_source(data.source, "validation", data.source_seed, data.size)
@@ -85,11 +85,18 @@ def run_training(
     source: RecordSource,
     *,
     validation_source: RecordSource | None = None,
-    resume: bool = True,
+    resume: bool | Path = True,
 ) -> Path | None:
-    """Train a branch on `source`, going on from the newest checkpoint in `out_dir` if `resume`.
+    """Train a branch on `source`, in this process or in all that a launcher started alike.
 
     SIGTERM, as a machine sends it that is taken away, ends the run after the present step with a checkpoint.
+
+    Args:
+        config: what to train and how.
+        out_dir: the run's folder.
+        source: records of the training samples.
+        validation_source: records of the held-out samples; None: no validation.
+        resume: whether to go on from the newest checkpoint in `out_dir`, or the folder of a checkpoint.
 
     Returns:
         `out_dir/branch`, which `InpaintBranch.from_pretrained` loads; None where SIGTERM ended the run.
@@ -98,35 +105,28 @@ def run_training(
         UserError: `out_dir` cannot be written, or holds a run with another configuration, or too many steps
             came to nothing.
     """
-    _prepare_folder(out_dir)
-    checkpoint = _checkpoint_to_resume(config, out_dir, resume)
-    (out_dir / "config.json").write_text(json.dumps(to_dict(config), indent=2), encoding="utf-8")
-    run = TrainingRun(config, out_dir, source, validation_source)
+    prepare_folder(out_dir)
+    processes = processes_of(config)
+    checkpoint = checkpoint_to_resume(config, out_dir, resume, processes.count)
+    processes.wait()  # until all have read it
+    if processes.is_main:
+        discard_later(out_dir, checkpoint.step if checkpoint is not None else -1)
+        (out_dir / "config.json").write_text(json.dumps(to_dict(config), indent=2), encoding="utf-8")
+    run = TrainingRun(config, out_dir, source, validation_source, processes)
     if checkpoint is not None:
         run.restore(checkpoint)
+        del checkpoint  # several times the size of the branch
     with Termination() as termination:
         run.fit(termination)
-    return run.export() if run.step == config.steps else None
+    branch = run.export() if run.step == config.steps else None
+    processes.close()
+    return branch
 
 
-class Termination:
-    """Takes note of SIGTERM instead of dying of it; a context, of use in the main thread only."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: Any = None
-
-    def __enter__(self) -> Termination:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _note(self, *_: object) -> None:
-        self.asked = True
+def processes_of(config: TrainConfig) -> Processes:
+    """The processes of a run. Of a style VGG that is trained, the layers beyond its last tap are unused."""
+    trains_vgg = config.loss.delta > 0 and not config.style_vgg.freeze
+    return Processes(config.device, some_unused=trains_vgg)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,30 +141,39 @@ class StepDone:
 
 
 class TrainingRun:
-    """One run's networks, samples and state."""
+    """One run's networks, samples and state, as far as this process has them."""
 
     def __init__(
-        self, config: TrainConfig, out_dir: Path, source: RecordSource, held_out: RecordSource | None
+        self,
+        config: TrainConfig,
+        out_dir: Path,
+        source: RecordSource,
+        held_out: RecordSource | None,
+        processes: Processes | None = None,
     ) -> None:
         self.config, self.out_dir, self.step, self.skipped = config, out_dir, 0, 0
-        self.backbone = load_backbone(config.backbone, config.device)
-        self.encoder = LatentEncoder(
-            vae=self.backbone.vae,
-            hole_fill=config.branch.hole_fill,
-            known_mode=config.branch.latent_known,
-            edge_target=config.loss.edge_target,
-            edge_downsampling=config.loss.edge_downsampling,
-        )
-        self.samples = TrainingSamples(source, config.data, config.seed)
-        self.held_out = TrainingSamples(held_out, config.data, config.seed) if held_out else None
+        self.processes = processes or processes_of(config)
+        self.device = self.processes.device
+        self.samples_a_step = config.samples_a_step * self.processes.count
+        set_precision(self.device, config)
+        self.backbone = frozen_backbone(config, self.device)
+        check_divisible(config.data, picture_factor(self.backbone.vae, self.backbone.unet))
+        self.samples = TrainingSamples(source, config.data, config.seed, config.batch_size)
+        self.faults = Faults(self.samples.count, config.data.max_damaged)
+        self.held_out = held_out
+        self.cache = self._filled(self.samples, "train") if config.data.cached else None
         self.models = self._build_models()
-        self.optimizer = build_optimizer(
-            config.optim, self.models.branch, self.models.vgg, config.style_vgg.lr
+        self.objective, self.optimizer = self.processes.prepare(
+            JointObjective(self.models, config.loss),
+            build_optimizer(config.optim, self.models.branch, self.models.vgg, config.style_vgg.lr),
         )
+        self.scaler = loss_scaler(self.device, config)
         self.ema = MovingAverage(self.models.branch, config.optim.ema)
+        self.load = DeviceLoad(config, self.backbone, self.device)
+        self.log: RunLog | None = None
 
     def _build_models(self) -> StepModels:
-        unet = self.backbone.unet
+        unet, dtype = self.backbone.unet, autocast_dtype(self.config)
         branch = build_branch(self.config, unet)
         if self.config.channels_last:
             branch.to(memory_format=torch.channels_last)
@@ -173,49 +182,61 @@ class TrainingRun:
             branch=branch,
             unet=unet,
             injection=BranchInjection(unet),
-            schedule=NoiseSchedule.from_scheduler(self.backbone.scheduler, self.config.device),
+            schedule=NoiseSchedule.from_scheduler(self.backbone.scheduler, self.device),
             vgg=self._build_vgg() if self.config.loss.delta > 0 else None,
-            autocast=self.config.precision == "bf16",
+            autocast=dtype is not None,
+            autocast_dtype=dtype or torch.bfloat16,
         )
 
     def _build_vgg(self) -> Any:
-        count = min(max(1, self.config.style_vgg.calibration_images), self.samples.count)
-        pictures = [self.samples.record_samples(record, (0,)).image for record in range(count)]
-        images = torch.cat([images_to_tensor(picture[None]) for picture in pictures])
-        latents, _ = self.encoder.image(images)
-        vgg: Any = build_style_vgg(self.config.style_vgg, self.config.seed, latents, images)
-        return vgg.to(self.config.device)
+        count = max(1, self.config.style_vgg.calibration_images)
+        if self.cache is not None:
+            latents, colours = self.cache.pictures(count)
+        else:
+            encoder, _ = build_encoders(self.backbone, self.config, self.faults)
+            latents, colours = encoded_pictures(self.samples, encoder, count)
+        vgg: Any = build_style_vgg(self.config.style_vgg, self.config.seed, latents, 2 * colours - 1)
+        return vgg.to(self.device)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where `checkpoint` was written."""
         self.step, self.skipped = checkpoint.step, checkpoint.skipped
-        self.models.branch.load_state_dict(checkpoint.tensors["branch"])
+        load_whole(self.models.branch, checkpoint.tensors["branch"])
         self.ema.load(checkpoint.tensors["ema"])
         if self.models.vgg is not None:
-            self.models.vgg.load_state_dict(checkpoint.tensors["vgg"])
+            load_whole(self.models.vgg, checkpoint.tensors["vgg"])
         load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
+        if checkpoint.loss_scale:
+            self.scaler.load_state_dict(checkpoint.loss_scale)
 
     def save(self) -> None:
-        """Write a checkpoint of the present step."""
+        """Write a checkpoint of the present step; all processes gather it, the main one writes."""
+        networks = {"branch": self.models.branch, "vgg": self.models.vgg}
         tensors = {
-            "branch": self.models.branch.state_dict(),
-            "ema": self.ema.weights,
+            **{name: whole_state(network) for name, network in networks.items() if network is not None},
+            "ema": self.ema.gathered(),
             "optimizer": optimizer_tensors(self.optimizer),
         }
-        if self.models.vgg is not None:
-            tensors["vgg"] = self.models.vgg.state_dict()
-        config = self.config
-        checkpoint = Checkpoint(step=self.step, config=to_dict(config), tensors=tensors, skipped=self.skipped)
-        folder = self.out_dir / "checkpoints"
-        save_checkpoint(folder, checkpoint, config.keep_checkpoints, config.keep_every)
+        checkpoint = Checkpoint(
+            step=self.step,
+            config=to_dict(self.config),
+            tensors=tensors,
+            skipped=self.skipped,
+            samples_a_step=self.samples_a_step,
+            loss_scale=self.scaler.state_dict(),
+            branch_config=self.models.branch.to_json_string(),
+        )
+        folder, keep = self.out_dir / "checkpoints", self.config.keep_checkpoints
+        if self.processes.is_main:
+            save_checkpoint(folder, checkpoint, keep, self.config.keep_every)
 
     def fit(self, termination: Termination) -> None:
         """Run the remaining steps, or those before `termination` is asked for."""
-        config, log = self.config, RunLog(self.out_dir / "log.jsonl", self.step)
+        config = self.config
         batches = self._batches(self.samples)
-        held_out = self._held_out_batches()
-        meter = Meter(config.batch_size)
-        with tqdm(total=config.steps, initial=self.step, desc="training", unit="step") as progress:
+        validation = self._validation()
+        meter = Meter(config.batch_size * self.processes.count)
+        with self._logging(), self._progress() as progress:
             while self.step < config.steps:
                 logged = self._is_due(config.log_every, ahead=1)
                 done = self.advance(batches, apart=logged)
@@ -223,17 +244,48 @@ class TrainingRun:
                     meter.add(losses)
                 progress.update()
                 if logged and done is not None:
-                    values = meter.read_out()
-                    skipped = {"skipped": self.skipped} if self.skipped else {}
-                    log.write(self.step, **values, grad_norm=done.norms, lr=self._learning_rate(), **skipped)
-                    progress.set_postfix({name: f"{values[name]:.4g}" for name in ("loss", "noise")})
-                if termination.asked or self._is_due(config.checkpoint_every):
-                    self.save()
-                if termination.asked:
-                    return
-                if held_out is not None and self._is_due(config.validation.every):
-                    log.write(self.step, validation=self.validate(held_out))
+                    figures = self._figures(meter.read_out())
+                    self._write(**figures, grad_norm=done.norms)
+                    progress.set_postfix_str(console_line(figures))
                     meter.restart_clock()
+                stopping = self.processes.any(termination.asked)
+                if stopping or self._is_due(config.checkpoint_every):
+                    self.save()
+                if stopping:
+                    return
+                if validation is not None and self._is_due(config.validation.every):
+                    self.validate(validation)
+                    meter.restart_clock()
+
+    @contextlib.contextmanager
+    def _logging(self) -> Iterator[None]:
+        """Within the block the main process has a log."""
+        if not self.processes.is_main:
+            yield
+            return
+        trackers = open_trackers(self.out_dir, to_dict(self.config), self.step)
+        self.log = RunLog(self.out_dir / "log.jsonl", self.step, trackers)
+        try:
+            yield
+        finally:
+            self.log.close()
+
+    def _progress(self) -> Any:
+        steps, silent = self.config.steps, not self.processes.is_main
+        return tqdm(total=steps, initial=self.step, desc="training", unit="step", disable=silent)
+
+    def _write(self, **values: Any) -> None:
+        if self.log is not None:
+            self.log.write(self.step, **values)
+
+    def _figures(self, means: dict[str, float]) -> dict[str, Any]:
+        """What is logged of the steps since the last time: the processes' means, rates, speed and memory."""
+        speed = means.pop("samples_per_second")
+        figures: dict[str, Any] = {**self.processes.mean(means), "samples_per_second": speed}
+        figures |= self.load.figures(speed / self.processes.count)
+        groups = zip(("lr", "lr_vgg"), self.optimizer.param_groups, strict=False)
+        figures |= {name: group["lr"] for name, group in groups}
+        return figures | self.faults.counts() | ({"skipped": self.skipped} if self.skipped else {})
 
     def _is_due(self, every: int, ahead: int = 0) -> bool:
         """Whether something done `every` steps, and at the end, is due `ahead` steps from now."""
@@ -249,28 +301,71 @@ class TrainingRun:
         Raises:
             UserError: there were more such steps than the configuration allows.
         """
-        config, models = self.config, self.models
-        branch, vgg = trainable(models.branch), trainable(models.vgg) if models.vgg is not None else []
-        parts, norms = [], {}
-        for part in range(config.accumulate):
-            losses = self._forward(batches, part)
-            parts.append(losses)
-            if apart and part == config.accumulate - 1:
-                norms = backward_apart(losses, branch, vgg, share=1 / config.accumulate)
-            else:
-                (losses.total / config.accumulate).backward()
-        finite = clip_gradients([branch, vgg] if vgg else [branch], config.optim.clip)
+        parts, norms = self._take_gradients(batches, apart)
+        networks = [trainable(network) for network in (self.models.branch, self.models.vgg) if network]
+        finite = clip_gradients([one for one in networks if one], self.config.optim.clip)
         if finite:
-            set_learning_rate(self.optimizer, lr_factor(self.step, config.steps, config.optim))
+            set_learning_rate(self.optimizer, lr_factor(self.step, self.config.steps, self.config.optim))
             self.optimizer.step()
-            self.ema.update(models.branch, self.step)
+            self.ema.update(self.models.branch, self.step)
+        scale = self.scaler.get_scale()
+        self.scaler.update()
         self.optimizer.zero_grad()
         self.step += 1
         if not finite:
-            self._count_skipped()
-        return StepDone(parts=tuple(parts), norms=norms) if finite else None
+            self._count_skipped(scale)
+        return StepDone(parts=parts, norms=norms) if finite else None
 
-    def _count_skipped(self) -> None:
+    def _take_gradients(
+        self, batches: BatchSource, apart: bool
+    ) -> tuple[tuple[StepLosses, ...], dict[str, float]]:
+        """The present step's gradients, in `.grad`; its losses by parts, and their norms if `apart`."""
+        by_passes = apart and self.processes.wraps
+        norms = self._norms_by_passes(batches) if by_passes else {}
+        parts, last = [], self.config.accumulate - 1
+        for part in range(self.config.accumulate):
+            with self.processes.backward_context(self.objective, part == last):
+                losses = self._forward(batches, part)
+                parts.append(losses)
+                if apart and part == last and not by_passes:
+                    norms = self._backward_apart(losses)
+                else:
+                    self._backward(losses)
+        self.scaler.unscale_(self.optimizer)
+        if by_passes:
+            norms["total"] = gradient_norm([one.grad for one in trainable(self.models.branch)])
+        return tuple(parts), norms
+
+    def _backward(self, losses: StepLosses) -> None:
+        self.scaler.scale(losses.total / self.config.accumulate).backward()
+
+    def _backward_apart(self, losses: StepLosses) -> dict[str, float]:
+        vgg = trainable(self.models.vgg) if self.models.vgg is not None else []
+        share, scale = 1 / self.config.accumulate, self._loss_scale()
+        return backward_apart(losses, trainable(self.models.branch), vgg, share=share, scale=scale)
+
+    def _loss_scale(self) -> float:
+        """What the scaler multiplies a loss with; it makes its mind up at the first thing that it scales."""
+        return float(self.scaler.scale(torch.ones((), device=self.device)))
+
+    def _norms_by_passes(self, batches: BatchSource) -> dict[str, float]:
+        """Each weighted loss's gradient norm on the branch over all processes, by a pass for each.
+
+        Wrapped networks bring gradients together in the backward pass to `.grad` alone, so that the losses'
+        gradients cannot be taken one by one from a single forward pass.
+        """
+        norms: dict[str, float] = {}
+        for name in active_losses(self.models, self.config.loss):
+            self._backward(self._forward(batches, self.config.accumulate - 1).alone(name))
+            gradients = [parameter.grad for parameter in trainable(self.models.branch)]
+            norms[name] = gradient_norm(gradients) * self.config.accumulate / self.scaler.get_scale()
+            self.optimizer.zero_grad()
+        return norms
+
+    def _count_skipped(self, scale: float) -> None:
+        """Count the step, unless a loss scale that is still to be found made it overflow."""
+        if scale > 1:
+            return
         self.skipped += 1
         logger.warning("step %d skipped: its loss or gradient is not finite", self.step - 1)
         if self.skipped <= self.config.max_skipped:
@@ -281,56 +376,65 @@ class TrainingRun:
         raise UserError("optim.lr", "must leave the loss finite", self.config.optim.lr, remedy)
 
     def _forward(self, batches: BatchSource, part: int) -> StepLosses:
-        """The losses of a part of the present step's samples, numbered step * samples_a_step, ..."""
+        """The losses of a part of the present step's samples, numbered step * samples_a_step, ...
+
+        A part is `batch_size` samples for each process in turn: which samples a step has does not depend on
+        the number of processes, nor on the part that one takes at a time.
+        """
         config = self.config
-        first = self.step * config.samples_a_step + part * config.batch_size
+        place = part * self.processes.count + self.processes.index
+        first = self.step * self.samples_a_step + place * config.batch_size
         numbers = range(first, first + config.batch_size)
         generators = [torch_generator(config.seed, "noise", number) for number in numbers]
-        batch = batches.batch(numbers).to(config.device)
-        return training_step(self.models, batch, config.loss, generators)
+        terms, rms = self.objective(batches.batch(numbers).to(self.device), generators)
+        weights = loss_weights(config.loss, terms)
+        return StepLosses(terms=terms, weights=weights, vgg_features_rms=rms)
 
-    def _learning_rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
+    def _filled(self, samples: TrainingSamples, split: str) -> LatentCache:
+        folder = Path(self.config.data.cache_dir or self.out_dir / "latent_cache")
+        encoders = partial(build_encoders, self.backbone, self.config)
+        with self.processes.main_first():
+            return filled_cache(self.config, samples, folder / split, encoders)
 
     def _batches(self, samples: TrainingSamples) -> BatchSource:
-        data, text = self.config.data, self._prompt_encoder()
-        if not data.cache:
-            return EncodedBatches(samples, self.encoder, text, data.empty_prompt)
-        path = Path(data.cache_file or self.out_dir / "latent_cache.safetensors")
-        cache = filled_cache(self.config, samples, self.encoder, path)
-        text.remember(cache.unique_prompts())
-        return CachedBatches(samples, cache, text, data.empty_prompt)
+        empty_prompt = self.config.data.empty_prompt
+        if self.cache is not None:
+            return CachedBatches(samples, self.cache, empty_prompt, self.faults)
+        encoder, text = build_encoders(self.backbone, self.config, self.faults)
+        return EncodedBatches(samples, encoder, text, empty_prompt, self.faults)
 
-    def _held_out_batches(self) -> BatchSource | None:
-        count = self.config.validation.samples if self.config.validation.every else 0
-        if self.held_out is None or count == 0:
+    def _validation(self) -> Validation | None:
+        config = self.config
+        if self.held_out is None or not (config.validation.every and config.validation.samples):
             return None
-        samples = TrainingSamples(self.held_out.source, self._held_out_data(count), self.config.seed)
-        cache = fill_cache(samples, self.encoder)
-        return CachedBatches(samples, cache, self._prompt_encoder(), empty_prompt=0.0)
+        cache = self._filled(held_out_samples(config, self.held_out), "validation")
+        return Validation(cache, TrainingSamples(self.held_out, config.data, config.seed), config)
 
-    def _held_out_data(self, count: int) -> DataConfig:
-        data = self.config.data
-        return dataclasses.replace(data, records=count, holes_per_image=max(2, data.holes_per_image))
+    def validate(self, validation: Validation) -> None:
+        """Log losses of the averaged branch on held-out samples and draw the sheet, in the main process.
 
-    def _prompt_encoder(self) -> PromptEncoder:
-        data, backbone = self.config.data, self.backbone
-        dtype = getattr(torch, data.cache_dtype)
-        return PromptEncoder(backbone.text_encoder, backbone.tokenizer, data.text_cache_mb, dtype)
-
-    def validate(self, held_out: BatchSource) -> dict[str, float]:
-        """Losses of the averaged branch on held-out samples; draws the sheet beside them."""
-        config, branch = self.config, self.averaged_branch()
+        All processes must call it.
+        """
+        branch = self.averaged_branch()
+        if not self.processes.is_main:
+            return
         models = dataclasses.replace(self.models, branch=branch)
-        losses = validation_losses(models, held_out, config)
-        if config.validation.images:
-            self._draw_sheet(branch)
-        return losses
+        self._write(**validation.figures(models))
+        if self.config.validation.images:
+            path = self.out_dir / "sheets" / f"step-{self.step:08d}.png"
+            with autocast(self.models, self.device):
+                validation.draw(self._pipeline(branch), path)
+            if self.log is not None:
+                self.log.show(self.step, "sheet", path)
 
     def averaged_branch(self) -> InpaintBranch:
-        """A copy of the branch with the averaged weights, for use without gradients."""
-        branch = copy.deepcopy(self.models.branch)
-        self.ema.copy_to(branch)
+        """A branch that holds the averaged weights themselves, for use without gradients.
+
+        All processes must call it.
+        """
+        with torch.device("meta"):
+            branch = InpaintBranch.from_config(self.models.branch.config)
+        branch.load_state_dict(self.ema.gathered(), assign=True)
         return branch.requires_grad_(False).eval()
 
     def export(self) -> Path:
@@ -338,55 +442,15 @@ class TrainingRun:
         self.models.injection.remove()
         final = self.out_dir / "branch"
         temporary = self.out_dir / ".branch"
-        self.averaged_branch().save_pretrained(temporary)
-        publish_folder(temporary, final)
+        branch = self.averaged_branch()
+        if self.processes.is_main:
+            branch.save_pretrained(temporary)
+            publish_folder(temporary, final)
+        self.processes.wait()
         return final
 
-    def _draw_sheet(self, branch: InpaintBranch) -> None:
-        assert self.held_out is not None
+    def _pipeline(self, branch: InpaintBranch) -> Any:
         pipeline_class = importlib.import_module("mtadiffusion.inpaint.pipeline").MTAInpaintPipeline
-        parts = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
-        pipeline = pipeline_class(**{name: getattr(self.backbone, name) for name in parts}, branch=branch)
+        pipeline = pipeline_class(**vars(self.backbone), branch=branch)
         pipeline.set_progress_bar_config(disable=True)
-        path = self.out_dir / "sheets" / f"step-{self.step:08d}.png"
-        config = self.config.validation
-        draw_sheet(pipeline, held_out_holes(self.held_out, config.images), config, self.config.seed, path)
-
-
-def _prepare_folder(out_dir: Path) -> None:
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError("--out", "must be a folder that can be made", str(out_dir), error.strerror) from error
-    if not os.access(out_dir, os.W_OK):
-        raise UserError("--out", "must be writable", str(out_dir), "choose another folder")
-
-
-def _checkpoint_to_resume(config: TrainConfig, out_dir: Path, resume: bool) -> Checkpoint | None:
-    """The newest checkpoint, if it is to be gone on from and its run was configured alike."""
-    present = list_checkpoints(out_dir / "checkpoints")
-    if not resume:
-        for path in present:
-            discard_folder(path)
-        return None
-    if not present:
-        return None
-    checkpoint = load_checkpoint(present[-1])
-    differing = _differing_fields(json.loads(json.dumps(to_dict(config))), checkpoint.config)
-    if differing:
-        remedy = "choose another folder, start afresh without resuming, or restore the fields"
-        raise UserError("--out", "holds a run with another configuration", ", ".join(differing), remedy)
-    return checkpoint
-
-
-def _differing_fields(present: dict[str, Any], before: dict[str, Any], prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for name in sorted(present.keys() | before.keys()):
-        new, old, path = present.get(name), before.get(name), f"{prefix}{name}"
-        if path in _MAY_CHANGE or new == old:
-            continue
-        if isinstance(new, dict) and isinstance(old, dict):
-            names += _differing_fields(new, old, f"{path}.")
-        else:
-            names.append(path)
-    return names
+        return pipeline

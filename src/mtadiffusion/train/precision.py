@@ -1,0 +1,36 @@
+"""How a run computes: what is held and multiplied in which precision, and what is compiled."""
+
+from __future__ import annotations
+
+import torch
+
+from mtadiffusion.config import TrainConfig
+from mtadiffusion.train.setup import Backbone, load_backbone
+
+
+def set_precision(device: torch.device, config: TrainConfig) -> None:
+    """Let a GPU compute in TF32 where asked to; it holds for the process."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
+
+
+def autocast_dtype(config: TrainConfig) -> torch.dtype | None:
+    """What branch and UNet compute in; None: in the weights' own float32."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
+
+
+def loss_scaler(device: torch.device, config: TrainConfig) -> torch.amp.GradScaler:
+    """Scales the loss in float16, whose gradients would vanish; does nothing in the other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+
+
+def frozen_backbone(config: TrainConfig, device: torch.device) -> Backbone:
+    """The backbone as the configuration wants it held and run; the autoencoder stays in float32."""
+    backbone = load_backbone(config.backbone, str(device))
+    if config.frozen_dtype != "float32":
+        for part in (backbone.unet, backbone.text_encoder, backbone.text_encoder_2):
+            if part is not None:
+                part.to(getattr(torch, config.frozen_dtype))
+    if config.compile:
+        backbone.unet.compile_repeated_blocks()
+    return backbone
