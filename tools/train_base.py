@@ -37,6 +37,7 @@ PROMPT_TOKENS = 32
 TEXT_WIDTH = 128
 MERGES = 700
 EMPTY_PROMPT = 0.1
+TIMESTEP_MEAN = -0.25
 SINGLE = 0.85
 """The share of samples with a single object: what a word looks like is learned sooner from them."""
 
@@ -160,14 +161,13 @@ def loss(
     latents: torch.Tensor,
     tokens: torch.Tensor,
     generator: torch.Generator,
-    timestep_mean: float,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Mean squared error of the v-prediction (Salimans & Ho 2022).
 
-    Timesteps are drawn logit-normally (Esser et al. 2024), later ones the greater `timestep_mean`.
+    Timesteps are drawn logit-normally (Esser et al. 2024), most of them where shapes are decided.
     """
     noise = torch.randn(latents.shape, generator=generator)
-    place = torch.sigmoid(timestep_mean + torch.randn(len(latents), generator=generator))
+    place = torch.sigmoid(TIMESTEP_MEAN + torch.randn(len(latents), generator=generator))
     timesteps = (place * scheduler.config.num_train_timesteps).long()
     prediction = model(scheduler.add_noise(latents, noise, timesteps), timesteps, tokens)
     total = F.mse_loss(prediction, scheduler.get_velocity(latents, noise, timesteps))
@@ -206,12 +206,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--lessons", type=int, default=400, help="steps of the text encoder's own training")
-    parser.add_argument(
-        "--timestep-mean",
-        type=float,
-        default=-0.25,
-        help="of the logit of where timesteps are drawn; more for layout and style, less for fine shapes",
-    )
     parser.add_argument("--start-from", type=Path, help="exported pipeline folder to go on from")
     arguments = parser.parse_args()
 
@@ -232,8 +226,7 @@ def main() -> None:
     for step in run.steps():
         stream = f"base/{rank}"
         drawn = samples.batch(numpy_generator(0, stream, step), arguments.batch // workers)
-        generator = torch_generator(0, stream, step)
-        run.update(*loss(model, scheduler, *drawn, generator, arguments.timestep_mean))
+        run.update(*loss(model, scheduler, *drawn, torch_generator(0, stream, step)))
     if rank == 0:
         export(run.averaged(), vae, tokenizer, arguments.out / "pipeline")
 

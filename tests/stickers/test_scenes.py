@@ -18,9 +18,7 @@ from mtadiffusion.stickers.scenes import (
     achievable_colours,
     choose_sprite,
     is_held_out,
-    unstyled_world,
 )
-from mtadiffusion.stickers.wording import STYLE_ADJECTIVES, STYLE_NOUNS
 
 COUNT = 60
 
@@ -88,19 +86,6 @@ def test_the_main_object_is_large(scenes: list[Scene]) -> None:
 def test_only_styles_with_shadows_have_a_shadow(scenes: list[Scene]) -> None:
     for scene in scenes:
         assert scene.shadow.any() == (scene.record.attributes["style"] in SHADOWED)
-
-
-def test_the_unstyled_source_has_the_same_pictures_and_never_names_a_style() -> None:
-    plain, usual = unstyled_world(split="train"), SceneWorld(split="train")
-    phrases = [
-        *STYLE_NOUNS.values(),
-        *(phrase for several in STYLE_ADJECTIVES.values() for phrase in several),
-    ]
-    for index in range(40):
-        record = plain.record(index)
-        texts = [record.caption, *(item.description for item in record.objects)]
-        assert not any(phrase in text for phrase in phrases for text in texts)
-        assert np.array_equal(record.image, usual.record(index).image)
 
 
 def test_descriptions_name_the_object_and_its_colour(scenes: list[Scene]) -> None:

@@ -37,7 +37,7 @@ def judge_report(judge: Judge, problems: Sequence[HoleProblem], *, split: str) -
     holes = np.stack([problem.hole for problem in problems])
     rngs = [numpy_generator(0, f"stickers/controls/{split}", problem.index) for problem in problems]
     mains = [problem.scene.placements[0].sprite for problem in problems]
-    asked = [_asked(problem) for problem in problems]
+    asked = [asked_for(problem) for problem in problems]
     foreign = [replace(s, style=STYLES[(STYLES.index(s.style) + 1 + i % 3) % 4]) for i, s in enumerate(asked)]
     backgrounds = [background_filled(p.scene, p.hole, rng) for p, rng in zip(problems, rngs, strict=True)]
     singles = SceneWorld(split=split, seed=1, size=holes.shape[1], objects=(1, 1))
@@ -47,13 +47,13 @@ def judge_report(judge: Judge, problems: Sequence[HoleProblem], *, split: str) -
         return judge.verdicts(np.stack(list(pictures)), where)
 
     def paste(sprites: list[Sprite]) -> list[np.ndarray]:
-        return [_paste(b, p.hole, s) for b, p, s in zip(backgrounds, problems, sprites, strict=True)]
+        return [paste_object(b, p.hole, s) for b, p, s in zip(backgrounds, problems, sprites, strict=True)]
 
     unfilled = [_unfilled(i, h, rng) for i, h, rng in zip(images, holes, rngs, strict=True)]
     refused = {
         "unfilled": look(unfilled),
         "background": look(backgrounds),
-        "blurred": look(_blurred(image, hole) for image, hole in zip(images, holes, strict=True)),
+        "blurred": look(blurred(image, hole) for image, hole in zip(images, holes, strict=True)),
     }
     styles = [verdict.style for verdict in look(paste(foreign))]
     return {
@@ -82,14 +82,14 @@ def _share(answers: Iterable[bool]) -> float:
     return float(np.mean(list(answers)))
 
 
-def _asked(problem: HoleProblem) -> Sprite:
+def asked_for(problem: HoleProblem) -> Sprite:
     """A sprite of what a problem asks for, in its scene's style."""
     hues = [sprite(problem.label, problem.style, hue) for hue in range(HUES)]
     return next((s for s in hues if problem.colour in (None, s.colour)), hues[0])
 
 
-def _paste(picture: np.ndarray, hole: np.ndarray, chosen: Sprite) -> np.ndarray:
-    """uint8 (H, W, 3): an object as large as the hole lets it be, cut at the hole's edge."""
+def paste_object(picture: np.ndarray, hole: np.ndarray, chosen: Sprite) -> np.ndarray:
+    """uint8 (H, W, 3): a picture with an object as large as the hole lets it be, cut at the hole's edge."""
     left, top, right, bottom = mask_box(hole)
     height, width = bottom - top, right - left
     original = Image.fromarray(sprite_pixels(chosen.label, chosen.style, chosen.hue, max(hole.shape)), "RGBa")
@@ -110,7 +110,7 @@ def _unfilled(image: np.ndarray, hole: np.ndarray, rng: np.random.Generator) -> 
     return np.where(hole[..., None], fills[int(rng.integers(len(fills)))], image).astype(np.uint8)
 
 
-def _blurred(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+def blurred(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3): nothing in the hole can be made out."""
     extent = max(hole.any(0).sum(), hole.any(1).sum())
     soft = Image.fromarray(image).filter(ImageFilter.GaussianBlur(float(BLUR * extent)))

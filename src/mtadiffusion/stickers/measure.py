@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,8 @@ from mtadiffusion.stickers.controls import judge_report
 from mtadiffusion.stickers.demo import DemoRow, contact_sheet
 from mtadiffusion.stickers.judge import Judge, Verdict, load_judge
 from mtadiffusion.stickers.problems import KINDS, HoleProblem, hole_problem
+from mtadiffusion.stickers.sampling import Sampling
 from mtadiffusion.stickers.scenes import SPLITS, SceneWorld, choose_sprite
-
-STEPS = 20
-BRANCH_GUIDANCE = 4.0
-BACKBONE_GUIDANCE = 4.0
-TEXT_GUIDANCE = 4.0
-"""Guidance scales, alike for all; `--tune-guidance` compares others on the validation split."""
 
 GUIDANCES = (1.5, 2.5, 4.0, 6.0)
 """What `--tune-guidance` tries, for the branch, the backbone alone and text to image alike."""
@@ -53,26 +47,6 @@ RENDERED = 1000
 
 _TIMED, _TIMING_THREADS = 5, 2
 _BATCH = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the pictures of one measurement are drawn."""
-
-    steps: int = STEPS
-    """Denoising steps."""
-
-    branch_guidance: float = BRANCH_GUIDANCE
-    """Guidance scale of the branch."""
-
-    backbone_guidance: float = BACKBONE_GUIDANCE
-    """Guidance scale of the backbone alone."""
-
-    text_guidance: float = TEXT_GUIDANCE
-    """Guidance scale of text to image."""
-
-    seed: int = 0
-    """Of the initial noise; each picture has a stream of its own."""
 
 
 def measure(

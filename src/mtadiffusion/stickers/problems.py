@@ -99,7 +99,7 @@ def hole_around(scene: Scene, kind: str, margin: float | None = None) -> np.ndar
     Returns:
         bool (size, size), True = to be generated.
     """
-    thing = _silhouette(scene.placements[0], scene.shadow.shape) | scene.shadow
+    thing = silhouette(scene.placements[0], scene.shadow.shape) | scene.shadow
     reach = (BOX_MARGIN if kind == "box" else OUTLINE_MARGIN) if margin is None else margin
     pixels = max(1, round(reach * thing.shape[0]))
     if kind == "outline":
@@ -123,7 +123,7 @@ def background_filled(scene: Scene, hole: np.ndarray, rng: np.random.Generator) 
     """
     families = BACKDROPS[scene.record.attributes["style"]]
     backdrop = families[int(rng.integers(len(families)))]
-    silhouettes = [(other, _silhouette(other, hole.shape)) for other in scene.placements[1:]]
+    silhouettes = [(other, silhouette(other, hole.shape)) for other in scene.placements[1:]]
     around = [other for other, whole in silhouettes if (whole & hole).sum() < 0.5 * whole.sum()]
     return pasted(backdrop(rng, scene.record.image.shape[0]), around)
 
@@ -146,7 +146,7 @@ def pasted(canvas: np.ndarray, placements: Sequence[Placement]) -> np.ndarray:
     return np.rint(np.clip(painted, 0, 1) * 255).astype(np.uint8)
 
 
-def _silhouette(placement: Placement, shape: tuple[int, ...]) -> np.ndarray:
+def silhouette(placement: Placement, shape: tuple[int, ...]) -> np.ndarray:
     """bool (H, W), True where the object is or would be if nothing lay over it."""
     x0, y0, x1, y1 = placement.box_xyxy
     whole = np.zeros(shape, dtype=bool)

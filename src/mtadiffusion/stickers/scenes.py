@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -80,7 +79,6 @@ class SceneWorld:
         size: the pictures' side in pixels.
         objects: (fewest, most) objects a scene.
         length: what `len()` answers; indices beyond it work too.
-        styled: share of the texts that name the style.
     """
 
     split: str = "train"
@@ -88,7 +86,6 @@ class SceneWorld:
     size: int = 64
     objects: tuple[int, int] = (1, MOST_OBJECTS)
     length: int = 100_000
-    styled: float = wording.STYLED
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -116,7 +113,7 @@ class SceneWorld:
         placements = self._place(rng, style)
         canvas, shadow, masks = _paint(canvas, placements)
         image_id = f"sticker-{self.split}-{self.seed}-{index}"
-        record = self._record(rng, image_id, canvas, placements, masks, style, backdrop.__name__)
+        record = _record(rng, image_id, canvas, placements, masks, style, backdrop.__name__)
         return Scene(record=record, placements=placements, shadow=shadow)
 
     def _place(self, rng: np.random.Generator, style: str) -> tuple[Placement, ...]:
@@ -149,40 +146,6 @@ class SceneWorld:
         return Placement(
             sprite=chosen, flip=flip, box_xyxy=(x, y, x + w, y + h), pixels=_resized(pixels, w, h, flip)
         )
-
-    def _record(
-        self,
-        rng: np.random.Generator,
-        image_id: str,
-        canvas: np.ndarray,
-        placements: tuple[Placement, ...],
-        masks: list[np.ndarray],
-        style: str,
-        backdrop: str,
-    ) -> ImageRecord:
-        sprites = [p.sprite for p in placements]
-        names = [f"{s.colour} {s.label}" if s.colour else s.label for s in sprites]
-        return ImageRecord(
-            image_id=image_id,
-            image=np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8),
-            caption=wording.caption(rng, names, style, backdrop, self.styled),
-            objects=tuple(self._object(rng, s, mask) for s, mask in zip(sprites, masks, strict=True)),
-            attributes={"style": style, "backdrop": backdrop},
-        )
-
-    def _object(self, rng: np.random.Generator, chosen: Sprite, mask: np.ndarray) -> ObjectRecord:
-        return ObjectRecord(
-            label=chosen.label,
-            mask=mask,
-            box_xyxy=mask_box(mask),
-            description=wording.describe(rng, chosen.label, chosen.colour, chosen.style, self.styled),
-            attributes={"style": chosen.style} | ({"colour": chosen.colour} if chosen.colour else {}),
-        )
-
-
-def unstyled_world(**options: Any) -> SceneWorld:
-    """The same pictures with texts that leave the style to the picture; see `SceneWorld`."""
-    return SceneWorld(styled=0.0, **options)
 
 
 def choose_sprite(rng: np.random.Generator, label: str, style: str, *, held_out: bool | None) -> Sprite:
@@ -263,3 +226,33 @@ def _shadow(placement: Placement, side: int) -> np.ndarray | None:
     columns = (np.arange(side, dtype=np.float32) + 0.5 - (x0 + x1) / 2) / max(1.0, 0.42 * (x1 - x0))
     rows = (np.arange(side, dtype=np.float32) + 0.5 - y1 + 0.02 * side) / max(1.0, 0.055 * side)
     return strength * np.exp(-(rows[:, None] ** 2) - columns[None] ** 2)
+
+
+def _record(
+    rng: np.random.Generator,
+    image_id: str,
+    canvas: np.ndarray,
+    placements: tuple[Placement, ...],
+    masks: list[np.ndarray],
+    style: str,
+    backdrop: str,
+) -> ImageRecord:
+    sprites = [p.sprite for p in placements]
+    names = [f"{s.colour} {s.label}" if s.colour else s.label for s in sprites]
+    return ImageRecord(
+        image_id=image_id,
+        image=np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8),
+        caption=wording.caption(rng, names, style, backdrop),
+        objects=tuple(_object_record(rng, s, mask) for s, mask in zip(sprites, masks, strict=True)),
+        attributes={"style": style, "backdrop": backdrop},
+    )
+
+
+def _object_record(rng: np.random.Generator, chosen: Sprite, mask: np.ndarray) -> ObjectRecord:
+    return ObjectRecord(
+        label=chosen.label,
+        mask=mask,
+        box_xyxy=mask_box(mask),
+        description=wording.describe(rng, chosen.label, chosen.colour, chosen.style),
+        attributes={"style": chosen.style} | ({"colour": chosen.colour} if chosen.colour else {}),
+    )

@@ -54,30 +54,25 @@ DETAILS = {
 UNCOUNTED = ("grapes", "fries", "popcorn", "broccoli", "cheese")
 
 STYLED = 0.6
-"""The share of descriptions and captions that name the style, unless asked otherwise."""
+"""The share of descriptions and captions that name the style."""
 
 
-def describe(
-    rng: np.random.Generator, label: str, colour: str | None, style: str, styled: float = STYLED
-) -> str:
-    """A description of one object, one to twenty words, `styled` of them with its style."""
+def describe(rng: np.random.Generator, label: str, colour: str | None, style: str) -> str:
+    """A description of one object, one to twenty words."""
     name = f"{colour} {label}" if colour else label
     detail = f" {DETAILS[label]}" if rng.random() < 0.5 else ""
-    if rng.random() >= styled:
+    if rng.random() >= STYLED:
         return _article(name) + detail
     if rng.random() < 0.3:
         return f"{_article(name)}{detail} in {STYLE_NOUNS[style]}"
     return _article(f"{_pick(rng, STYLE_ADJECTIVES[style])} {name}") + detail
 
 
-def caption(
-    rng: np.random.Generator, names: Sequence[str], style: str, backdrop: str, styled: float = STYLED
-) -> str:
-    """A caption of the whole image from the objects' short names ("red apple", "car"), `styled` of them
-    with its style."""
+def caption(rng: np.random.Generator, names: Sequence[str], style: str, backdrop: str) -> str:
+    """A caption of the whole image from the objects' short names ("red apple", "car")."""
     things = _joined([_article(name) for name in names])
     place = f" in front of {PLACES[backdrop]}" if rng.random() < 0.5 else ""
-    if rng.random() >= styled:
+    if rng.random() >= STYLED:
         return things + place
     if rng.random() < 0.3:
         return f"{things}{place} in {STYLE_NOUNS[style]}"

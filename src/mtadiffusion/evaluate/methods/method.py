@@ -1,8 +1,9 @@
-"""What a method is: something that fills holes, one picture at a time, the same way for the same seed."""
+"""What a method is: something that fills holes, one or several at a time, the same way for the same seed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,3 +36,27 @@ class Method(Protocol):
             prompt: what to draw there.
             seed: of the noise.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The arguments of one `Method.generate`."""
+
+    image: np.ndarray
+    """uint8 (H, W, 3), RGB; what lies in the hole is black."""
+
+    hole: np.ndarray
+    """bool (H, W), True = to be generated."""
+
+    prompt: str
+    """What to draw there."""
+
+    seed: int
+    """Of the noise."""
+
+
+class BatchMethod(Method, Protocol):
+    """A method that is faster with several pictures at once. Optional: others are asked one by one."""
+
+    def generate_batch(self, requests: Sequence[Request]) -> Sequence[np.ndarray]:
+        """What `generate` gives for each request, to rounding. Sizes may differ."""
