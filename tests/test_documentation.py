@@ -87,7 +87,9 @@ def test_dependencies_are_documented_exactly() -> None:
     groups = {"## Needed to run": project["dependencies"]}
     extras = {
         "assets": "to rebuild the sprite pack",
-        "ray": "to annotate on a cluster",
+        "ray": "to annotate and evaluate on a cluster",
+        "evaluate": "to draw an evaluation's plots",
+        "study": "to run a user study",
         "dev": "to work on the project",
     }
     for extra, title in extras.items():

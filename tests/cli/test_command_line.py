@@ -15,7 +15,7 @@ from PIL import Image
 
 from mtadiffusion.cli import main
 
-COMMANDS = ("inpaint", "demo", "train", "models", "measure", "annotate", "data")
+COMMANDS = ("inpaint", "demo", "train", "models", "measure", "annotate", "data", "evaluate", "study")
 Run = Callable[..., tuple[int, str, str]]
 
 

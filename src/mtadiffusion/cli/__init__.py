@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from mtadiffusion import __version__
-from mtadiffusion.cli import annotate, data, demo, inpaint, measure, models, train
+from mtadiffusion.cli import annotate, data, demo, evaluate, inpaint, measure, models, study, train
 from mtadiffusion.errors import UserError
 
 USER_ERROR = 2
@@ -32,11 +32,13 @@ app = typer.Typer(
 )
 app.command()(inpaint.inpaint)
 app.command()(demo.demo)
-app.command()(train.train)
 app.command()(models.models)
 app.command()(measure.measure)
 app.command()(annotate.annotate)
+app.command()(evaluate.evaluate)
+app.add_typer(train.app, name="train")
 app.add_typer(data.app, name="data")
+app.add_typer(study.app, name="study")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -72,7 +72,7 @@ def annotate(
 
     from mtadiffusion.annotate import presets
     from mtadiffusion.annotate.annotate import annotate as run
-    from mtadiffusion.annotate.engines import engine
+    from mtadiffusion.engines.named import engine
 
     given: dict[str, dict[str, Any]] = {
         "filters": {"min_aesthetic": min_aesthetic, "min_resolution": min_resolution},

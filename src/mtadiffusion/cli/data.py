@@ -65,10 +65,10 @@ def import_(
 
     from mtadiffusion.annotate import presets
     from mtadiffusion.annotate.annotate import annotate
-    from mtadiffusion.annotate.run_local import Local
     from mtadiffusion.data import dataset as datasets
     from mtadiffusion.data.stats import dataset_stats
     from mtadiffusion.data.understood import understood
+    from mtadiffusion.engines.local import Local
 
     stages = presets.build_stages(presets.source())
     engine, files = Local(workers), annotations or ()

@@ -49,7 +49,7 @@ def demo(
 
     from mtadiffusion.models.registry import load_pipeline
     from mtadiffusion.stickers.demo import demo_problems, draw_rows, write_demo
-    from mtadiffusion.stickers.measure import BACKBONE_GUIDANCE, BRANCH_GUIDANCE
+    from mtadiffusion.stickers.sampling import BACKBONE_GUIDANCE, BRANCH_GUIDANCE
 
     pipeline = load_pipeline(model, branch, dtype, device)
     problems = demo_problems(split, count, seed, pipeline.resolution)

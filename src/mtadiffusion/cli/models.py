@@ -11,7 +11,8 @@ def models(json: options.Json = False) -> None:
     """List what can be loaded, and from where.
 
     These are backbones, branches, the style loss's VGG and the judge. A folder in the same layout can be
-    named in place of each of them, and any hub id of the Stable Diffusion 1.x family in place of a backbone.
+    named in place of each of them, and any hub id or .safetensors file of Stable Diffusion 1.5 or XL in place
+    of a backbone.
 
     \b
     Examples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -14,6 +14,8 @@ from mtadiffusion.errors import UserError
 STEPS = 20
 GUIDANCE = 4.0
 """Sampling settings where the user names none."""
+
+T = TypeVar("T")
 
 LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 1000
@@ -36,12 +38,26 @@ Annotations = Annotated[
     ),
 ]
 Model = Annotated[
-    str, typer.Option(help="Backbone: a name of `mta models`, a folder in the diffusers layout, or a hub id.")
+    str,
+    typer.Option(
+        help="Backbone: a name of `mta models`, a folder in the diffusers layout, a hub id, or one "
+        ".safetensors file of SD1.5 or SDXL."
+    ),
 ]
 Branch = Annotated[
     str | None,
-    typer.Option(help="Branch: a name, a folder, or `none`. Default: the one that goes with the backbone."),
+    typer.Option(
+        help="Branch: a name, a folder, a hub id, a BrushNet's .safetensors file, or `none`. Default: the "
+        "one that goes with the backbone."
+    ),
 ]
+
+
+def needed(option: str, value: T | None) -> T:
+    """The value of an option that must be given."""
+    if value is None:
+        raise UserError(option, "is missing", remedy="see --help")
+    return value
 
 
 def check_seed(seed: int) -> None:
@@ -57,6 +73,11 @@ def check_steps(steps: int) -> None:
 def check_count(count: int, most: int = MOST_COUNT) -> None:
     """How many results are asked for."""
     _check_span("--count", count, 1, most, "ask for fewer and change --seed for more")
+
+
+def check_number_of(argument: str, count: int, most: int) -> None:
+    """A whole number of things, at least one."""
+    _check_span(argument, count, 1, most, "pass a number in that range")
 
 
 def check_guidance(guidance: float) -> None:
