@@ -33,9 +33,9 @@ def refused(capsys, tmp_path):
 
 
 def test_a_study_holds_everything_and_can_be_moved(runs, tmp_path):
-    create_study(read_runs(runs), Terms(images=4), tmp_path / "study")
+    create_study(read_runs(runs), Terms(images=4), tmp_path / "new" / "study")
     shutil.rmtree(tmp_path / "runs")
-    shutil.move(tmp_path / "study", tmp_path / "moved")
+    shutil.move(tmp_path / "new" / "study", tmp_path / "moved")
     study = Study.open(tmp_path / "moved")
     study.check_pictures()
     assert study.methods == METHODS

@@ -123,12 +123,10 @@ def check_page(path: Path, argument: str = "--out") -> None:
 
 
 def check_folder(path: Path, argument: str = "--out") -> None:
-    """A folder that exists and can be written, or can be created in one that does."""
-    if path.exists() and not path.is_dir():
-        raise UserError(argument, "must be a folder", str(path), "this is a file")
-    nearest = path if path.exists() else path.absolute().parent
+    """A folder that can be written, or created with those that it lies in."""
+    nearest = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     if not nearest.is_dir():
-        raise UserError(argument, "must lie in an existing folder", str(path), f"create {path.parent} first")
+        raise UserError(argument, "must be a folder", str(path), f"{nearest} is a file")
     if not os.access(nearest, os.W_OK):
         raise UserError(argument, "must be a writable folder", str(path), "choose another folder")
 

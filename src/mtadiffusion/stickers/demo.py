@@ -129,11 +129,11 @@ def write_demo(rows: Sequence[DemoRow], folder: Path, facts: str) -> DemoFiles:
 
     Args:
         rows: at least one.
-        folder: created if its parent exists.
+        folder: created where it is missing.
         facts: a line about the models and settings.
     """
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError("--out", f"cannot be created ({error.strerror})", str(folder)) from error
     sheet = save_png(contact_sheet(rows), folder / "sheet.png")

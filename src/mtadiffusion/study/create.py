@@ -175,7 +175,7 @@ def _whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` that gets its name when the block ends without an error, else vanishes."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.mkdir()
+        partial.mkdir(parents=True)
         yield partial
         os.rename(partial, path)
     except OSError as error:
