@@ -85,3 +85,11 @@ def test_the_samples_a_step_may_be_shared_otherwise(
     assert step_resumed(other, tmp_path, True, processes) == 3
     with pytest.raises(UserError, match="holds a run of 8 samples a step"):
         checkpoint_to_resume(other, tmp_path, True, processes + 1)
+
+
+def test_with_buckets_a_batch_stays_what_it_was(config: TrainConfig, tmp_path: Path) -> None:
+    bucketed = changed(config, batch_size=4, data={"max_aspect": 2.0})
+    saved(bucketed, tmp_path, 3, samples=8)
+    assert step_resumed(changed(bucketed, accumulate=2), tmp_path, True) == 3
+    with pytest.raises(UserError, match="another configuration, got 'batch_size'"):
+        checkpoint_to_resume(changed(bucketed, batch_size=8), tmp_path, True)

@@ -70,6 +70,8 @@ def _checked(config: TrainConfig, path: Path, processes: int, argument: str) -> 
     checkpoint = load_checkpoint(path)
     before = merged(to_dict(TrainConfig()), checkpoint.config)  # fields that are newer than the checkpoint
     differing = _differing_fields(json.loads(json.dumps(to_dict(config))), json.loads(json.dumps(before)))
+    if config.data.max_aspect > 1 and config.batch_size != before["batch_size"]:
+        differing.append("batch_size")  # a batch is of one bucket: another size shows other samples
     if differing:
         remedy = "choose another folder, start afresh without resuming, or restore the fields"
         raise UserError(argument, "holds a run with another configuration", _listed(differing), remedy)
