@@ -122,8 +122,8 @@ def test_every_picture_of_the_page_is_a_file_and_is_shown(out):
             with Image.open(out / source) as picture:
                 assert picture.size == (24, 24)
         page.wait_for_function("document.querySelector('article img').naturalWidth === 24")
-        assert "failed: RuntimeError: cannot draw this" in page.locator(".missing").inner_text()
-        assert page.locator("article h3").first.inner_text() == "“a <b>thing</b> 0”"
+        assert "failed: RuntimeError: cannot draw this" in page.locator(".missing").text_content()
+        assert page.locator("article h3").first.text_content() == "“a <b>thing</b> 0”"
 
 
 def order(page) -> list[str]:
@@ -144,7 +144,7 @@ def test_sorting_works_from_the_keyboard_and_puts_failures_last(out):
         page.keyboard.press("Tab")
         page.keyboard.press("ArrowDown")
         assert order(page) == [f"item-{item}" for item in [*reversed(done), "item-2"]]
-        first = page.locator("article").first.locator(".chosen").first.inner_text()
+        first = page.locator("article").first.locator(".chosen").first.text_content()
         assert first == f"Change {scores[done[-1]]:.2f}"
 
 
