@@ -8,6 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+ASKS_FOR_ORIGINAL = {"reference": "original"}
+"""The fact of items whose prompts ask for what lay in the hole before: results can be held against it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw
 
 from mtadiffusion.errors import UserError
 from mtadiffusion.evaluate.benchmarks import benchmark
+from mtadiffusion.evaluate.metrics import metric_named
+from mtadiffusion.evaluate.metrics.metric import Batch, Sample
 
 SIDE = 512
 KEYS = ("000000000", "000000001", "000000017")
@@ -95,6 +97,19 @@ def test_every_picture_gives_an_inside_and_an_outside_item(folder: Path) -> None
     assert items[2].prompt == "a thing of kind 1"
     assert bench.picture(items[0]).shape == (SIDE, SIDE, 3)
     assert bench.picture(items[0]).dtype == np.uint8
+
+
+def test_the_originals_are_references_for_what_is_drawn_inside_of_their_holes(folder: Path) -> None:
+    bench, metric = benchmark("brushbench", folder), metric_named("edge_f1")
+    samples = [
+        Sample(item=item, original=bench.picture(item), hole=bench.hole(item), result=bench.picture(item))
+        for item in bench.items()
+    ]
+    scores = {
+        sample.item.item_id: score
+        for sample, score in zip(samples, metric.score(Batch(samples=samples)), strict=True)
+    }
+    assert all(score == (1.0 if name.endswith("-inside") else None) for name, score in scores.items())
 
 
 def test_masks_are_read_row_by_row_from_one(folder: Path) -> None:

@@ -105,6 +105,7 @@ def test_items_ask_for_the_objects_of_images_in_which_they_fit(dataset: Path) ->
     assert not images & {"p00.png", "p01.png", "p02.png"}
     assert {(item.prompt, item.label) for item in items} == {("A red ball of smooth wood.", "ball")}
     assert all(item.facts["category"] == "ball" for item in items)
+    assert all(item.facts["reference"] == "original" for item in items)
     assert [item.group for item in items[:4]] == [*GROUPS, GROUPS[0]]
 
 

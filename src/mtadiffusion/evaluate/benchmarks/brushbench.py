@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from mtadiffusion.errors import UserError, nearest_name
-from mtadiffusion.evaluate.benchmark import Item, Settings
+from mtadiffusion.evaluate.benchmark import ASKS_FOR_ORIGINAL, Item, Settings
 from mtadiffusion.evaluate.benchmarks.folder import absent, check_id, check_size, digest, inside, read_mapping
 from mtadiffusion.imaging.images import load_image
 from mtadiffusion.imaging.masks import brushbench_to_mask
 
 MAPPING = "mapping_file.json"
 SIDE = 512
+INSIDE = "inside"
 BRUSHNET_SETTINGS = Settings(
     size=SIDE,
     steps=50,
@@ -97,7 +98,8 @@ class _MappedBenchmark:
             check_size(image, (SIDE, SIDE), self._where(key))
             for group, name in keys.items():
                 item_id = key if group == Item.group else f"{key}-{group}"
-                items.append(Item(item_id=item_id, prompt=entry["caption"].strip(), group=group))
+                facts = ASKS_FOR_ORIGINAL if group == INSIDE else {}
+                items.append(Item(item_id=item_id, prompt=entry["caption"].strip(), group=group, facts=facts))
                 entries[item_id] = _Entry(image=image, runs=self._runs(key, entry, name))
         return items, entries, missing
 
@@ -131,7 +133,7 @@ class _MappedBenchmark:
         return np.array(entry[name], dtype=np.int32)
 
 
-_BRUSHBENCH_GROUPS = {"inside": "inpainting_mask", "outside": "outpainting_mask"}
+_BRUSHBENCH_GROUPS = {INSIDE: "inpainting_mask", "outside": "outpainting_mask"}
 
 
 class BrushBench(_MappedBenchmark):

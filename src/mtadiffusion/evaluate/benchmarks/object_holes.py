@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from mtadiffusion.data.coded import CodedRecord
 from mtadiffusion.data.records import SPLITS, DatasetRecords
 from mtadiffusion.errors import UserError
-from mtadiffusion.evaluate.benchmark import Item, Settings
+from mtadiffusion.evaluate.benchmark import ASKS_FOR_ORIGINAL, Item, Settings
 from mtadiffusion.evaluate.benchmarks.brushbench import BRUSHNET_SETTINGS, SIDE, check_groups
 from mtadiffusion.imaging.masks import mask_box, resize_hole
 from mtadiffusion.imaging.windows import Window
@@ -184,7 +184,8 @@ class ObjectHoles:
             prompt=thing.description,
             group=self.groups[number % len(self.groups)],
             label=thing.label,
-            facts={
+            facts=ASKS_FOR_ORIGINAL
+            | {
                 "category": thing.label,
                 "image_id": record.image_id,
                 "area": round(thing.area / square, 4),

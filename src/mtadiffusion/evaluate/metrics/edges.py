@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import distance_transform_edt, laplace
 
+from mtadiffusion.evaluate.benchmark import ASKS_FOR_ORIGINAL
 from mtadiffusion.evaluate.metrics.metric import Definition, Metric, Sample
 from mtadiffusion.evaluate.metrics.per_sample import PerSample
 from mtadiffusion.evaluate.metrics.surroundings import around, inner
@@ -112,7 +113,7 @@ def _near(edges: np.ndarray, others: np.ndarray, tolerance: float) -> float | No
 
 
 def _f1_against_original(sample: Sample, edges: Callable[[np.ndarray], np.ndarray]) -> float | None:
-    if sample.item.facts.get("reference") != "original" or not sample.hole.any():
+    if not (ASKS_FOR_ORIGINAL.items() <= sample.item.facts.items() and sample.hole.any()):
         return None
     return f1(edges(sample.result), edges(sample.original), sample.hole)
 
