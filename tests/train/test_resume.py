@@ -11,8 +11,9 @@ from mtadiffusion.config import TrainConfig, to_dict
 from mtadiffusion.errors import UserError
 from mtadiffusion.train.checkpoint import Checkpoint, list_checkpoints, save_checkpoint
 from mtadiffusion.train.resume import checkpoint_to_resume, discard_later
+from mtadiffusion.train.trainer import run_training
 
-from .conftest import changed
+from .conftest import Shapes, changed
 
 
 def saved(config: TrainConfig, out: Path, *steps: int, samples: int = 0) -> list[Path]:
@@ -48,7 +49,8 @@ def test_what_comes_after_the_checkpoint_goes(config: TrainConfig, tmp_path: Pat
 
 def test_a_folder_that_is_no_checkpoint_is_refused(config: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^--resume must be the folder of a checkpoint, got '.*none'"):
-        checkpoint_to_resume(config, tmp_path, tmp_path / "none")
+        run_training(config, tmp_path / "run", Shapes(), resume=tmp_path / "none")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_in_one_line(config: TrainConfig, tmp_path: Path) -> None:

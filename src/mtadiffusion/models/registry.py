@@ -272,7 +272,8 @@ def _from_hub(kind: Kind, name: str, argument: str, names: list[str]) -> Path:
             argument, "is neither a folder nor a hub id", name, nearest_name(name, names)
         ) from None
     except Exception as error:  # the client raises whatever its transport does
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
+        others = [known for known in names if known != name]
+        close = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
         remedy = (
             f"{f'did you mean {close[0]!r}? ' if close else ''}Where there is a network, fetch it once with "
             f"`hf download {name} --local-dir FOLDER`, then pass {argument} FOLDER; or use {argument} sticker"

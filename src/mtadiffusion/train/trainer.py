@@ -105,9 +105,9 @@ def run_training(
         UserError: `out_dir` cannot be written, or holds a run with another configuration, or too many steps
             came to nothing.
     """
-    prepare_folder(out_dir)
     processes = processes_of(config)
     checkpoint = checkpoint_to_resume(config, out_dir, resume, processes.count)
+    prepare_folder(out_dir)
     processes.wait()  # until all have read it
     if processes.is_main:
         discard_later(out_dir, checkpoint.step if checkpoint is not None else -1)

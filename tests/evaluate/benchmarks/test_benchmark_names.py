@@ -22,8 +22,8 @@ def test_every_benchmark_is_found_by_its_name(name: str, tmp_path: Path) -> None
     ("name", "path", "options", "message"),
     [
         ("brushbanch", None, {}, "is no known benchmark, got 'brushbanch'; did you mean 'brushbench'?"),
-        ("brushbench", None, {}, "--data must name the folder of brushbench"),
-        ("stickerbench", "somewhere", {}, "--data is not for stickerbench, got 'somewhere'; it comes with"),
+        ("brushbench", None, {}, "--path must name the folder of brushbench"),
+        ("stickerbench", "somewhere", {}, "--path is not for stickerbench, got 'somewhere'; it comes with"),
         ("brushbench", ".", {"alow_missing": True}, "alow_missing is no option of the benchmark brushbench"),
         ("brushbench", ".", {"alow_missing": True}, "did you mean 'allow_missing'?"),
         ("brushbench", ".", {"groups": ("insde",)}, "groups is unknown, got 'insde'; did you mean 'inside'?"),

@@ -195,7 +195,7 @@ def test_a_changed_mask_changes_the_fingerprint(folder: Path) -> None:
 
 
 def test_a_missing_folder_or_mapping_file_is_named(tmp_path: Path) -> None:
-    assert "--data must be the folder of BrushBench, got" in said(tmp_path / "none")
+    assert "--path must be the folder of BrushBench, got" in said(tmp_path / "none")
     message = said(tmp_path)
     assert "must hold mapping_file.json, as BrushBench does" in message
     assert "docs/evaluation-benchmarks.md" in message

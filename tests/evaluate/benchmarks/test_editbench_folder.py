@@ -123,7 +123,7 @@ def test_masks_of_every_mode_mean_the_same(folder: Path, mode: str) -> None:
 
 
 def test_missing_lists_and_folders_are_named(folder: Path, tmp_path: Path) -> None:
-    assert "--data must be the folder of EditBench" in said(tmp_path / "none")
+    assert "--path must be the folder of EditBench" in said(tmp_path / "none")
     (folder / "annotations_generated.csv").unlink()
     assert "must hold annotations_generated.csv, as EditBench does" in said(folder)
 

@@ -44,7 +44,7 @@ def test_families_name_metrics_and_stickers_need_no_download():
 
 def test_an_unknown_metric_is_told_the_nearest():
     with pytest.raises(
-        UserError, match="metric is unknown, got 'clip_similarty'; did you mean 'clip_similarity'"
+        UserError, match="names no known metric, got 'clip_similarty'; did you mean 'clip_similarity'"
     ):
         metric_named("clip_similarty")
 

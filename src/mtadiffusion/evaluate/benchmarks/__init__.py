@@ -43,10 +43,10 @@ def benchmark(name: str, path: str | Path | None = None, **options: Any) -> Benc
     if "path" not in known:
         if path is not None:
             raise UserError(
-                "--data", f"is not for {name}", str(path), "it comes with the package: leave it out"
+                "--path", f"is not for {name}", str(path), "it comes with the package: leave it out"
             )
         return factory(**options)
     if path is None:
         remedy = "docs/evaluation-benchmarks.md says where to get it"
-        raise UserError("--data", f"must name the folder of {name}", remedy=remedy)
+        raise UserError("--path", f"must name the folder of {name}", remedy=remedy)
     return factory(Path(path), **options)

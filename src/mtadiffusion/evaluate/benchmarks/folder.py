@@ -32,14 +32,14 @@ def read_text(path: Path, benchmark: str) -> str:
         UserError: the folder or the file is missing or cannot be read, or it is not UTF-8.
     """
     if not path.parent.is_dir():
-        raise UserError("--data", f"must be the folder of {benchmark}", str(path.parent), DOWNLOAD)
+        raise UserError("--path", f"must be the folder of {benchmark}", str(path.parent), DOWNLOAD)
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         rule = f"must hold {path.name}, as {benchmark} does"
-        raise UserError("--data", rule, str(path.parent), DOWNLOAD) from None
+        raise UserError("--path", rule, str(path.parent), DOWNLOAD) from None
     except OSError as error:
-        raise UserError("--data", f"cannot be read ({error.strerror})", str(path)) from None
+        raise UserError("--path", f"cannot be read ({error.strerror})", str(path)) from None
     except UnicodeDecodeError as error:
         rule = f"must be UTF-8, byte {error.start} is not"
         raise UserError(str(path), rule, remedy="download it again, or save it as UTF-8") from None

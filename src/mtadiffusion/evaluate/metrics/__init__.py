@@ -81,7 +81,7 @@ def metric_named(name: str, **options: Any) -> Metric:
         UserError: no metric of this name, or no such option of it.
     """
     if name not in METRICS:
-        raise UserError("metric", "is unknown", name, nearest_name(name, METRICS))
+        raise UserError("--metrics", "names no known metric", name, nearest_name(name, METRICS))
     module, _, attribute = METRICS[name].partition(":")
     make = getattr(import_module(module), attribute)
     known = inspect.signature(make).parameters
