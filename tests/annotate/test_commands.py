@@ -295,8 +295,9 @@ def test_an_overlay_changes_the_objects_only():
 
 
 @pytest.mark.parametrize(
-    ("name", "rule"), [("p.txt", "must end in .html"), ("none/none/p.html", "--out must lie in")]
+    ("name", "rule"), [("p.txt", "must end in .html"), ("file/p.html", "--out must be a folder")]
 )
 def test_a_page_that_cannot_be_written_is_a_mistake(tmp_path, capsys, name, rule):
+    (tmp_path / "file").touch()
     assert main(["data", "preview", str(tmp_path), "--out", str(tmp_path / name)]) == 2
     assert rule in capsys.readouterr().err

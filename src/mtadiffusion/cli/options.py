@@ -114,7 +114,7 @@ def check_held_out(split: str) -> None:
 
 
 def check_page(path: Path, argument: str = "--out") -> None:
-    """An HTML file that can be written in a folder that exists."""
+    """An HTML file that can be written; the folders that it lies in are made."""
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(argument, "must end in .html", str(path))
     if path.is_dir():
