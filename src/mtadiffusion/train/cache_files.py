@@ -6,7 +6,6 @@ them lie one after the other, and each text that they use lies there once.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -124,8 +123,3 @@ def open_shard(path: Path) -> Shard:
         return Shard(path)
     except Exception as error:  # what reads headers raises nearly anything for broken ones
         raise DamagedShardError(f"{path} is damaged ({error})") from error
-
-
-def prompts_of(path: Path) -> list[str]:
-    """The texts of a shard, in the order of their rows."""
-    return json.loads(open_shard(path).facts()["prompts"])

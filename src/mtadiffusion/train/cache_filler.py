@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +63,6 @@ class CacheFiller:
             "damaged": sum(item is None for item in rendered),
             "resampled": self.faults.resampled - resampled,
             "truncated": self.faults.truncated - truncated,
-            "prompts": json.dumps(prompts, ensure_ascii=False),
         }
         write_shard(path, rows, facts)
 

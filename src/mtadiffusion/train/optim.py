@@ -97,12 +97,6 @@ class MovingAverage:
         current = [own_part(value.detach()) for _, value in module.named_parameters()]
         torch._foreach_lerp_([own_part(value) for value in self.weights.values()], current, 1 - decay)
 
-    @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        """Write the averages into a module of the same layout."""
-        for name, value in module.named_parameters():
-            value.copy_(self.weights[name])
-
     def gathered(self) -> dict[str, Tensor]:
         """The averages in full, where processes hold parts of them; not copied where this one has all."""
         return {name: whole(value) for name, value in self.weights.items()}
