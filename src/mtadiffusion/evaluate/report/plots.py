@@ -107,10 +107,7 @@ def _spread(results: Results, name: str, definition: Definition) -> Figure:
     for place, method, colour in zip(places, results.methods, _colours(results.methods), strict=True):
         scores = [score * definition.scale for score in scores_by_item(results.of(method), name).values()]
         if len(set(scores)) >= _FEWEST:
-            parts: Any = axes.violinplot(
-                scores, [place], orientation="horizontal", widths=0.8, showextrema=False
-            )
-            parts["bodies"][0].set(facecolor=colour, alpha=0.25)
+            _violin(axes, scores, place, colour)
         _mark(axes, estimate(scores, f"overall/{name}"), place, colour)
     axes.set_yticks(list(places), results.methods)
     axes.set_ylim(0.4, len(results.methods) + 0.6)
