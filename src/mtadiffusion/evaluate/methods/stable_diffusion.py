@@ -23,6 +23,7 @@ INPAINTING_CHANNELS = 9
 _UNGUARDED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 _CONTROLNET_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _MOST_CONTROL = 10.0
+_PARTS = {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}
 
 
 @dataclass(kw_only=True)
@@ -111,7 +112,7 @@ def load_parts(model: str, dtype: torch.dtype, argument: str) -> dict[str, Any]:
         UserError: no such backbone, or one with other parts.
     """
     parts = load_components(resolve_backbone(model, argument), dtype, argument)
-    if parts.keys() != set(BACKBONE_PARTS):
+    if parts.keys() != _PARTS:
         rule = "must be a Stable Diffusion 1.x or 2.x"
         raise UserError(argument, rule, model, f"it has {', '.join(sorted(parts))}")
     return parts
