@@ -13,7 +13,7 @@ import numpy as np
 
 from mtadiffusion.errors import UserError
 from mtadiffusion.evaluate.benchmark import Item, Settings
-from mtadiffusion.evaluate.methods.method import Request
+from mtadiffusion.evaluate.methods.method import Drawn, Request
 from mtadiffusion.evaluate.metrics.metric import Batch, Definition
 
 SIDE = 24
@@ -99,6 +99,44 @@ class Together(Noise):
     def generate_batch(self, requests: Sequence[Request]) -> list[np.ndarray]:
         drawn = [self.generate(one.image, one.hole, one.prompt, one.seed) for one in requests]
         return [picture + np.uint8(len(requests)) for picture in drawn]
+
+
+@dataclass(kw_only=True)
+class Foreseeing(Noise):
+    """Expects edges in the upper half of every picture but that of `silent_on`."""
+
+    name: str = "foreseeing"
+    strength: float = 0.5
+    silent_on: str = ""
+
+    def generate_with_edges(self, requests: Sequence[Request]) -> list[Drawn]:
+        drawn = [self.generate(one.image, one.hole, one.prompt, one.seed) for one in requests]
+        edges = np.zeros((6, 8), np.float32)
+        edges[:3] = self.strength
+        return [
+            Drawn(picture=picture, edges=None if one.prompt == self.silent_on else edges)
+            for picture, one in zip(drawn, requests, strict=True)
+        ]
+
+
+@dataclass(kw_only=True)
+class EdgesSeen:
+    """The greatest edge that the method expected."""
+
+    definition: Definition = field(
+        default=Definition(
+            name="edges_seen", title="Edges", better="higher", bounds=(0, 1), region="hole", resize="none"
+        )
+    )
+
+    def identity(self) -> Mapping[str, Any]:
+        return {}
+
+    def setup(self, device: str) -> None:
+        pass
+
+    def score(self, batch: Batch) -> list[float | None]:
+        return [None if one.edges is None else float(one.edges.max()) for one in batch.samples]
 
 
 @dataclass(kw_only=True)

@@ -22,7 +22,7 @@ from mtadiffusion.evaluate.benchmark import Item
 from mtadiffusion.evaluate.generate import seed_of
 from mtadiffusion.evaluate.run import Plan, evaluate, limited
 
-from .small import Brightness, Change, Noise, Squares, Together
+from .small import Brightness, Change, EdgesSeen, Foreseeing, Noise, Squares, Together
 
 ROOT = Path(__file__).parents[2]
 
@@ -222,6 +222,45 @@ def test_what_fails_together_is_drawn_one_by_one(tmp_path):
     summary = evaluate(plan(methods=[Together(fails_on="a <b>thing</b> 0")], batch=6), tmp_path / "out")
     assert [one["item"] for one in summary["failed"]] == ["item-0"]
     assert len(pictures(tmp_path / "out")) == 5
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_edges_that_a_method_expected_are_kept_and_scored(tmp_path, batch):
+    methods = [Foreseeing(silent_on="a <b>thing</b> 2"), Noise()]
+    asked = plan(methods=methods, metrics=[EdgesSeen(), Change()], batch=batch)
+    summary = evaluate(asked, tmp_path / "out")
+    assert not summary["faults"]
+    scores = {(row["method"], row["item"]): row["scores"]["edges_seen"] for row in rows(tmp_path / "out")}
+    assert scores["foreseeing", "item-0"] == pytest.approx(0.5, abs=1e-5)
+    assert scores["foreseeing", "item-2"] is None
+    assert scores["noise", "item-0"] is None
+    assert figure(summary, method="foreseeing", metric="edges_seen", group="overall")["n"] == 5
+    kept = sorted((tmp_path / "out").glob("foreseeing-*/edges/*.png"))
+    assert len(kept) == 5
+    with Image.open(kept[0]) as grid:
+        assert grid.size == (8, 6)
+    assert evaluate(asked, tmp_path / "out") == summary
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_lost_or_changed_edges_are_made_again_with_their_picture(tmp_path, damage):
+    asked = plan(methods=[Foreseeing()], metrics=[EdgesSeen()])
+    first = evaluate(asked, tmp_path / "out")
+    (victim,) = (tmp_path / "out").glob("*/edges/item-3.png")
+    whole = victim.read_bytes()
+    if damage == "gone":
+        victim.unlink()
+    else:
+        Image.new("I;16", (8, 6)).save(victim)
+    assert evaluate(asked, tmp_path / "out") == first
+    assert victim.read_bytes() == whole
+
+
+def test_edges_that_are_no_map_are_noted_with_their_item(tmp_path):
+    summary = evaluate(plan(methods=[Foreseeing(strength=float("nan"))], batch=2), tmp_path / "out")
+    assert len(summary["failed"]) == 6
+    assert summary["failed"][0]["error"].startswith("the method must hand over finite edges")
+    assert not pictures(tmp_path / "out")
 
 
 def test_worker_processes_draw_and_score_the_same(tmp_path):

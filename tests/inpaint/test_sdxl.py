@@ -81,6 +81,22 @@ def test_a_folder_and_a_branch_fill_a_hole_and_leave_the_rest(
     np.testing.assert_array_equal(*results)
 
 
+def test_of_a_branch_that_runs_for_both_halves_of_guidance_the_prompts_edges_count(
+    sdxl_folder: Path, sdxl_branch: Path, picture: np.ndarray, hole: np.ndarray
+) -> None:
+    pipe = load_pipeline(str(sdxl_folder), str(sdxl_branch))
+    pipe.set_progress_bar_config(disable=True)
+    for parameter in pipe.branch.parameters():
+        if not parameter.any():  # untrained, the branch does not hear the prompt yet
+            torch.nn.init.normal_(parameter, std=0.1)
+    put_out: list[torch.Tensor] = []
+    pipe.branch.register_forward_hook(lambda _module, _args, made: put_out.append(made.edge))
+    made = pipe("a cat", picture, hole, num_inference_steps=2, output_edges=True)
+    negative, asked = put_out[-1][:, 0]
+    assert torch.equal(made.edges[0], asked)
+    assert not torch.equal(negative, asked)
+
+
 def test_a_saved_sdxl_pipeline_keeps_its_second_encoder(
     sdxl_folder: Path, sdxl_branch: Path, tmp_path: Path
 ) -> None:

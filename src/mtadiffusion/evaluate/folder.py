@@ -4,9 +4,11 @@
     OUT/METHOD-FINGERPRINT/made_by.json     what the fingerprint stands for, and the versions at the start
     OUT/METHOD-FINGERPRINT/images.jsonl     a line for each picture: its hash, or why there is none
     OUT/METHOD-FINGERPRINT/images/ITEM.png
+    OUT/METHOD-FINGERPRINT/edges/ITEM.png   the edges that the method expected, where it says so
     OUT/METHOD-FINGERPRINT/scores/METRIC-FINGERPRINT.jsonl
 
-A picture counts where its line is there and its hash is right, a score where it is of that very picture.
+A picture counts where its line is there and its hash is right, and that of its edges; a score where it is of
+that very picture.
 """
 
 from __future__ import annotations
@@ -48,12 +50,17 @@ class MethodFolder:
 
     @property
     def pictures(self) -> Journal:
-        """Of the pictures: `item`, `asked`, and either `sha256` and `seconds` or `error`."""
+        """Of the pictures: `item`, `asked`, and either `sha256`, `seconds` and, where there are some, `edges`
+        (their file's hash), or `error`."""
         return Journal(self.path / "images.jsonl")
 
     def picture(self, item_id: str) -> Path:
         """The result for an item."""
         return self.path / "images" / f"{item_id}.png"
+
+    def edges(self, item_id: str) -> Path:
+        """The edges that the method expected in an item's result."""
+        return self.path / "edges" / f"{item_id}.png"
 
     def scores(self, metric_key: str) -> Journal:
         """Of one metric: `item`, `sha256` of the picture, and `score` (null: does not apply) or `error`."""
@@ -64,10 +71,14 @@ class MethodFolder:
         rows = self.pictures.latest()
         found = {}
         for item in items:
-            written = rows.get(item.item_id, {}).get("sha256")
-            if written and file_hash(self.picture(item.item_id)) == written:
-                found[item.item_id] = written
+            row = rows.get(item.item_id, {})
+            if "sha256" in row and self._is_whole(row):
+                found[item.item_id] = row["sha256"]
         return found
+
+    def _is_whole(self, row: Mapping[str, Any]) -> bool:
+        files = {"sha256": self.picture(row["item"]), "edges": self.edges(row["item"])}
+        return all(file_hash(path) == row[name] for name, path in files.items() if name in row)
 
     def describe(self, provenance: Mapping[str, Any]) -> None:
         """Say what the fingerprint stands for, once."""

@@ -7,7 +7,7 @@ import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -19,8 +19,10 @@ from mtadiffusion.errors import UserError
 from mtadiffusion.evaluate.benchmark import Benchmark, Item, Settings
 from mtadiffusion.evaluate.folder import MethodFolder
 from mtadiffusion.evaluate.journal import Row
-from mtadiffusion.evaluate.methods.method import BatchMethod, Method, Request
+from mtadiffusion.evaluate.methods.method import Drawn, Method, Request, draw, draws_together
 from mtadiffusion.seeding import stream_seed
+
+_WHITE = 2**16 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,34 +128,33 @@ class Drawer:
         )
         return Asked(item=item, request=request, digest=digest_of(item, picture, hole))
 
-    def _drawn(self, asked: Sequence[Asked]) -> dict[str, np.ndarray | str]:
+    def _drawn(self, asked: Sequence[Asked]) -> dict[str, Drawn | str]:
         """Item -> its picture, or why there is none. What fails as a batch is tried one by one."""
         if len(asked) > 1:
             try:
-                pictures = cast(BatchMethod, self.method).generate_batch([one.request for one in asked])
-                pairs = zip(asked, pictures, strict=True)
-                return {one.item.item_id: _checked(picture, one.request) for one, picture in pairs}
+                made = draw(self.method, [one.request for one in asked])
+                pairs = zip(asked, made, strict=True)
+                return {one.item.item_id: _checked(found, one.request) for one, found in pairs}
             except Exception:
                 pass
         return {one.item.item_id: self._drawn_alone(one.request) for one in asked}
 
-    def _drawn_alone(self, request: Request) -> np.ndarray | str:
+    def _drawn_alone(self, request: Request) -> Drawn | str:
         try:
-            made = self.method.generate(request.image, request.hole, request.prompt, request.seed)
+            (made,) = draw(self.method, [request])
         except DiskFullError:
             raise
         except Exception as error:
             return one_line(error)
         return _checked(made, request)
 
-    def _line(self, item: Item, asked: Asked | str, outcome: np.ndarray | str, seconds: float) -> Row:
+    def _line(self, item: Item, asked: Asked | str, outcome: Drawn | str, seconds: float) -> Row:
         known = {"item": item.item_id, "asked": asked.digest if isinstance(asked, Asked) else None}
         if isinstance(outcome, str):
             return {**known, "error": outcome}
-        content = png(outcome)
-        with whole_file(self.folder.picture(item.item_id)) as file:
-            file.write(content)
-        digest = hashlib.sha256(content).hexdigest()
+        if outcome.edges is not None:
+            known["edges"] = _written(self.folder.edges(item.item_id), edges_png(outcome.edges))
+        digest = _written(self.folder.picture(item.item_id), png(outcome.picture))
         return {**known, "sha256": digest, "seconds": round(seconds, 4)}
 
 
@@ -174,7 +175,7 @@ def generate(drawer: Drawer, engine: Engine, items: Sequence[Item], batch: int) 
     an undisturbed one draws, to the last bit.
     """
     drawer.done = frozenset(drawer.folder.whole_pictures(items))
-    handful = batch if hasattr(drawer.method, "generate_batch") else 1
+    handful = batch if draws_together(drawer.method) else 1
     parts = [items[start : start + handful] for start in range(0, len(items), handful)]
     drawer.parts = [part for part in parts if any(item.item_id not in drawer.done for item in part)]
     with tqdm(total=len(items), initial=len(drawer.done), desc=drawer.name, unit="image") as bar:
@@ -199,10 +200,21 @@ def digest_of(item: Item, picture: np.ndarray, hole: np.ndarray) -> str:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A uint8 (H, W, 3) RGB picture as the bytes of a PNG."""
+    """A uint8 (H, W, 3) RGB picture, or a uint16 (H, W) grey one, as the bytes of a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def edges_png(edges: np.ndarray) -> bytes:
+    """Edges (h, w) in [0, 1] as the bytes of a grey PNG of 16 bits; `read_edges` is the inverse."""
+    return png(np.rint(np.clip(edges, 0, 1) * _WHITE).astype(np.uint16))
+
+
+def read_edges(path: Path) -> np.ndarray:
+    """float32 (h, w) in [0, 1] of a file that `edges_png` made."""
+    with Image.open(path) as picture:
+        return np.asarray(picture, dtype=np.float32) / _WHITE
 
 
 def one_line(error: BaseException) -> str:
@@ -213,9 +225,21 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _checked(made: Any, request: Request) -> np.ndarray | str:
-    picture = np.asarray(made)
+def _checked(made: Drawn, request: Request) -> Drawn | str:
+    picture = np.asarray(made.picture)
     if picture.dtype != np.uint8 or picture.shape != request.image.shape:
         wanted = f"uint8 {request.image.shape}"
         return f"the method must return {wanted}, got {picture.dtype} {picture.shape}"
-    return picture
+    if made.edges is None:
+        return Drawn(picture=picture)
+    edges = np.asarray(made.edges)
+    if edges.ndim != 2 or not edges.size or not np.isfinite(edges).all():
+        return f"the method must hand over finite edges (h, w), got {edges.dtype} {edges.shape}"
+    return Drawn(picture=picture, edges=edges)
+
+
+def _written(path: Path, content: bytes) -> str:
+    """Write a file whole; the SHA-256 of its content in hexadecimal digits."""
+    with whole_file(path) as file:
+        file.write(content)
+    return hashlib.sha256(content).hexdigest()

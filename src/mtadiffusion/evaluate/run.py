@@ -20,7 +20,7 @@ from mtadiffusion.evaluate import folder as folders
 from mtadiffusion.evaluate.benchmark import Benchmark, Item, Settings
 from mtadiffusion.evaluate.folder import MethodFolder
 from mtadiffusion.evaluate.generate import Drawer, Place, generate
-from mtadiffusion.evaluate.methods.method import Method
+from mtadiffusion.evaluate.methods.method import Method, hands_over_edges
 from mtadiffusion.evaluate.metrics.metric import Metric
 from mtadiffusion.evaluate.report.provenance import versions
 from mtadiffusion.evaluate.report.published import Published
@@ -153,11 +153,16 @@ def _made_by(plan: Plan, method: Method) -> dict[str, Any]:
     """All that a method's pictures depend on: what its folder's fingerprint stands for."""
     return {
         "benchmark": {"name": plan.benchmark.name, "fingerprint": plan.benchmark.fingerprint()},
-        "method": {"name": method.name, **method.identity()},
+        "method": {"name": method.name, **method.identity(), **_kept(method)},
         "settings": asdict(plan.settings),
         "device": plan.place.kind,
         "dtype": plan.place.dtype,
     }
+
+
+def _kept(method: Method) -> dict[str, Any]:
+    """What is kept beside the pictures; pictures without it must be drawn again."""
+    return {"kept": ["edges"]} if hands_over_edges(method) else {}
 
 
 def _draw(plan: Plan, method: Method, folder: MethodFolder, items: Sequence[Item], engine: Engine) -> None:

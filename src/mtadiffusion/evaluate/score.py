@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mtadiffusion.engines.engine import Engine, Resources
 from mtadiffusion.evaluate.benchmark import Benchmark, Item
 from mtadiffusion.evaluate.folder import MethodFolder, key_of
-from mtadiffusion.evaluate.generate import Place, one_line
+from mtadiffusion.evaluate.generate import Place, one_line, read_edges
 from mtadiffusion.evaluate.journal import Row
 from mtadiffusion.evaluate.metrics.metric import Batch, Metric, Sample
 
@@ -135,7 +135,9 @@ class Scorer:
             with Image.open(part.folder.picture(item.item_id)) as picture:
                 result = np.array(picture.convert("RGB"))
             original, hole = self.benchmark.picture(item), self.benchmark.hole(item)
-            yield Sample(item=item, original=original, hole=hole, result=result)
+            file = part.folder.edges(item.item_id)
+            edges = read_edges(file) if file.exists() else None
+            yield Sample(item=item, original=original, hole=hole, result=result, edges=edges)
 
     def _rows(self, key: str, batch: Batch, part: Part) -> list[Row]:
         outcomes = _outcomes(self.metrics[key], batch)

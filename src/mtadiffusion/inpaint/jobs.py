@@ -53,6 +53,15 @@ class State:
     known_latents: torch.Tensor | None
     """(n, C, h, w), clean; None: no latent blending."""
 
+    edge: torch.Tensor | None = None
+    """(n, 1, h, w), the edges that the branch predicted last; None: it has no edge head, or has not run."""
+
+    def edges(self) -> list[torch.Tensor | None]:
+        """The predicted edges as n maps, float32 (h, w) on the CPU."""
+        if self.edge is None:
+            return [None] * len(self.latents)
+        return [*self.edge[:, 0].float().cpu()]
+
     def replace(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take over what a callback returned."""
         for name in inputs.CALLBACK_TENSORS:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from PIL import Image
 
 from mtadiffusion.errors import UserError
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+@dataclass
+class InpaintOutput(StableDiffusionPipelineOutput):
+    """What the pipeline gives: diffusers' output, and where the branch expects edges."""
+
+    edges: list[torch.Tensor | None] | None = None
+    """None unless they were asked for; else one a result: float32 (h, w) on the CPU, about 0 to 1, a value a
+    latent cell of the region (`regions.find_region`), from the last step that ran; None where none did."""
 
 
 def check_finite(values: torch.Tensor, dtype: torch.dtype) -> None:

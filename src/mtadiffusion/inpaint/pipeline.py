@@ -19,7 +19,6 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.models.autoencoders import AutoencoderKL, AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import (
@@ -35,7 +34,7 @@ from mtadiffusion.inpaint import inputs
 from mtadiffusion.inpaint.guidance import guided
 from mtadiffusion.inpaint.inputs import SampleSettings
 from mtadiffusion.inpaint.jobs import Job, State, alike, put_back
-from mtadiffusion.inpaint.outputs import OUTPUT_TYPES, as_output, as_pil, check_finite
+from mtadiffusion.inpaint.outputs import OUTPUT_TYPES, InpaintOutput, as_output, as_pil, check_finite
 from mtadiffusion.inpaint.prompts import TextEmbeds
 from mtadiffusion.inpaint.regions import find_region, to_model
 from mtadiffusion.models.autoencoders import decode_latents, encode_latents
@@ -199,10 +198,11 @@ class MTAInpaintPipeline(DiffusionPipeline):
         pooled_prompt_embeds: torch.Tensor | None = None,
         negative_pooled_prompt_embeds: torch.Tensor | None = None,
         output_type: str = "pil",
+        output_edges: bool = False,
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> StableDiffusionPipelineOutput | tuple[Any, list[bool] | None]:
+    ) -> InpaintOutput | tuple[Any, ...]:
         """Fill the hole of each picture as its prompt asks.
 
         A single prompt, image or mask serves a list of the others. Results come in the order of the
@@ -237,7 +237,9 @@ class MTAInpaintPipeline(DiffusionPipeline):
                 `negative_prompt_embeds`, and a backbone with SDXL's added embedding the pooled ones.
             output_type: `pil`; `np` (B, H, W, 3) or `pt` (B, 3, H, W) in [0, 1] on the CPU, a list where
                 sizes differ; `latent`, the latents of the regions.
-            return_dict: a `StableDiffusionPipelineOutput` instead of a tuple.
+            output_edges: also give the edges that the branch predicts (`InpaintOutput.edges`).
+            return_dict: an `InpaintOutput` instead of a tuple of its fields; without `output_edges` it is
+                diffusers' pair of images and flags.
             callback_on_step_end: as in diffusers: (pipeline, step, timestep, tensors) -> tensors.
             callback_on_step_end_tensor_inputs: any of latents, prompt_embeds, masked_latents, known.
 
@@ -248,6 +250,9 @@ class MTAInpaintPipeline(DiffusionPipeline):
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         no_branch = self.branch is None or branch_scale == 0
+        if output_edges and (no_branch or not self.branch.config.edge_head):
+            remedy = "leave it out, or train with branch.edge_head=true"
+            raise UserError("output_edges", "needs a branch with an edge head", remedy=remedy)
         settings = SampleSettings(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
@@ -276,24 +281,26 @@ class MTAInpaintPipeline(DiffusionPipeline):
 
         results: list[Any] = [None] * len(jobs)
         unsafe = [False] * len(jobs)
+        edges: list[torch.Tensor | None] = [None] * len(jobs)
         for members in alike(jobs):
             group = [jobs[member] for member in members]
             own = [generator[member] for member in members] if isinstance(generator, list) else generator
             self._guidance_scale, self._interrupt = guidance_scale, False
-            latents = self._sample(group, embeds, settings, own)
+            state = self._sample(group, embeds, settings, own)
             if output_type == "latent":
-                made, flags = list(latents), [False] * len(group)
+                made, flags = list(state.latents), [False] * len(group)
             else:
-                drawn, flags = self._screen(self._decode(latents))
+                drawn, flags = self._screen(self._decode(state.latents))
                 made = [put_back(*pair, blend, feather) for pair in zip(group, drawn, strict=True)]
-            for member, one, flag in zip(members, made, flags, strict=True):
-                results[member], unsafe[member] = one, flag
+            for member, one, flag, edge in zip(members, made, flags, state.edges(), strict=True):
+                results[member], unsafe[member], edges[member] = one, flag, edge
         self.maybe_free_model_hooks()
         images = as_output(results, output_type)
         flagged = unsafe if self.safety_checker is not None else None
         if not return_dict:
-            return images, flagged
-        return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=flagged)
+            return (images, flagged, edges) if output_edges else (images, flagged)
+        kept = edges if output_edges else None
+        return InpaintOutput(images=images, nsfw_content_detected=flagged, edges=kept)
 
     def check_inputs(
         self, num_images_per_prompt: int, blend: str, feather: float, resolution: int | None, output_type: str
@@ -342,8 +349,8 @@ class MTAInpaintPipeline(DiffusionPipeline):
 
     def _sample(
         self, jobs: list[Job], embeds: TextEmbeds, settings: SampleSettings, generators: Generators
-    ) -> torch.Tensor:
-        """The latents (n, C, h, w) drawn for jobs whose regions have one shape."""
+    ) -> State:
+        """What was drawn for jobs whose regions have one shape."""
         self._schedule(settings.num_inference_steps)
         state = self._start(jobs, embeds, settings, generators)
         injection = BranchInjection(self.unet)
@@ -352,7 +359,7 @@ class MTAInpaintPipeline(DiffusionPipeline):
         finally:
             injection.remove()
         check_finite(state.latents, self.unet.dtype)
-        return state.latents
+        return state
 
     def _schedule(self, steps: int) -> None:
         try:
@@ -405,7 +412,10 @@ class MTAInpaintPipeline(DiffusionPipeline):
             if self.branch.config.addition_embed_type is not None:
                 added = state.added
                 seen = torch.cat([seen] * 2) if twofold else seen
-            features = self.branch(seen, timestep, added_cond_kwargs=added).features
+            put_out = self.branch(seen, timestep, added_cond_kwargs=added)
+            features = put_out.features
+            if put_out.edge is not None:
+                state.edge = put_out.edge[-len(scaled) :]  # of twice as many, those of the prompts
         scale = settings.branch_scale
         with injection.features(features, scale=scale) if features else contextlib.nullcontext():
             prediction = self.unet(

@@ -15,6 +15,7 @@ from scipy.ndimage import binary_erosion
 from mtadiffusion.errors import UserError
 from mtadiffusion.evaluate.methods.canvas import prepare
 from mtadiffusion.evaluate.methods.late_start import LateStartPipeline
+from mtadiffusion.evaluate.methods.method import Request
 from mtadiffusion.evaluate.methods.registry import method
 from mtadiffusion.models.registry import load_pipeline
 
@@ -55,6 +56,38 @@ def test_our_row_is_the_pipeline_with_its_branch(
 ) -> None:
     expected = direct(load_pipeline(str(backbone_folder), str(branch_folder), "float32", "cpu"), image, hole)
     assert np.array_equal(ready(specs["mtadiffusion"]).generate(image, hole, "a cat", 3), expected)
+
+
+def test_our_row_hands_over_the_edges_that_its_branch_predicts(
+    ready: Ready, specs: dict[str, str], image: np.ndarray, hole: np.ndarray
+) -> None:
+    made = ready(specs["mtadiffusion"])
+    asked = [Request(image=image, hole=hole, prompt="a cat", seed=seed) for seed in (3, 4)]
+    drawn = made.generate_with_edges(asked)
+    for one, picture in zip(drawn, made.generate_batch(asked), strict=True):
+        assert np.array_equal(one.picture, picture)
+    cells = 64 // made._pipe.vae_scale_factor
+    assert drawn[0].edges.shape == (cells, cells)
+    assert not np.array_equal(drawn[0].edges, drawn[1].edges)
+    (alone,) = made.generate_with_edges(asked[:1])
+    assert np.array_equal(alone.picture, made.generate(image, hole, "a cat", 3))
+
+
+def test_where_a_branch_predicts_no_edges_there_are_none(
+    ready: Ready, specs: dict[str, str], image: np.ndarray, hole: np.ndarray
+) -> None:
+    one = Request(image=image, hole=hole, prompt="a cat", seed=3)
+    nothing = Request(image=image, hole=np.zeros_like(hole), prompt="a cat", seed=3)
+    wide = Request(image=image[30:46], hole=hole[30:46], prompt="a cat", seed=3)
+    for spec, request in (
+        (specs["brushnet"], one),
+        (f"{specs['mtadiffusion']},branch_scale=0", one),
+        (specs["mtadiffusion"], nothing),
+        (specs["mtadiffusion"], wide),
+    ):
+        (drawn,) = ready(spec).generate_with_edges([request])
+        assert drawn.edges is None
+        assert drawn.picture.shape == request.image.shape
 
 
 def test_a_brushnet_sees_the_hole_as_its_authors_code_shrinks_it(

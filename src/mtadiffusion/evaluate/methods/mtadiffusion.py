@@ -11,6 +11,7 @@ import numpy as np
 
 from mtadiffusion.errors import UserError
 from mtadiffusion.evaluate.methods.canvas import Canvas, prepare
+from mtadiffusion.evaluate.methods.method import Drawn, Request
 from mtadiffusion.evaluate.methods.template import BACKBONE_PARTS, DiffusionMethod, check_span, generator_of
 from mtadiffusion.models.registry import (
     NO_BRANCH,
@@ -53,19 +54,29 @@ class BackboneAlone(DiffusionMethod):
             "latent_blending": False,
         }
 
-    def generate_batch(self, requests: Sequence[Any]) -> list[np.ndarray]:
-        """What `generate` gives for each request (image, hole, prompt, seed), to rounding."""
+    def generate_batch(self, requests: Sequence[Request]) -> list[np.ndarray]:
+        """What `generate` gives for each request, to rounding."""
         if not all(one.hole.any() for one in requests):
             return [self.generate(one.image, one.hole, one.prompt, one.seed) for one in requests]
-        canvases = [prepare(one.image, one.hole, self.settings.size) for one in requests]
-        arguments = {
+        canvases = self._canvases(requests)
+        drawn = self._pipe(**self._together(requests, canvases)).images
+        return self._finished(canvases, drawn)
+
+    def _canvases(self, requests: Sequence[Request]) -> list[Canvas]:
+        return [prepare(one.image, one.hole, self.settings.size) for one in requests]
+
+    def _together(self, requests: Sequence[Request], canvases: Sequence[Canvas]) -> dict[str, Any]:
+        """The pipeline's arguments for several requests."""
+        return {
             **self.inputs(canvases[0]),
             "prompt": [self.wording(one.prompt) for one in requests],
             "image": [canvas.picture for canvas in canvases],
             "mask_image": [canvas.work_hole[None].float() for canvas in canvases],
             "generator": [generator_of(one.seed) for one in requests],
+            **self.sampling(),
         }
-        drawn = self._pipe(**arguments, **self.sampling()).images
+
+    def _finished(self, canvases: Sequence[Canvas], drawn: Sequence[torch.Tensor]) -> list[np.ndarray]:
         return [canvas.finish(one, self.settings.blend) for canvas, one in zip(canvases, drawn, strict=True)]
 
 
@@ -105,6 +116,27 @@ class MTADiffusion(BackboneAlone):
         """As of the backbone alone, and how the branch sees the hole."""
         own = {"branch_scale": self.branch_scale, "latent_known": self.latent_known}
         return {**super().inputs(canvas), **own}
+
+    def generate_with_edges(self, requests: Sequence[Request]) -> list[Drawn]:
+        """As `generate_batch`, with the edges that the branch predicts at the last step, if it has the head.
+
+        There are none of a picture that is not square, of which the pipeline may see a part only.
+        """
+        if not (self._predicts_edges and all(one.hole.any() for one in requests)):
+            return [Drawn(picture=picture) for picture in self.generate_batch(requests)]
+        canvases = self._canvases(requests)
+        made = self._pipe(**self._together(requests, canvases), output_edges=True)
+        results = zip(canvases, self._finished(canvases, made.images), made.edges, strict=True)
+        return [Drawn(picture=one, edges=self._over_whole(canvas, edges)) for canvas, one, edges in results]
+
+    @property
+    def _predicts_edges(self) -> bool:
+        return bool(self.branch_scale and self._pipe.branch.config.edge_head)
+
+    def _over_whole(self, canvas: Canvas, edges: torch.Tensor | None) -> np.ndarray | None:
+        """The predicted edges where they are of the whole canvas."""
+        cells = tuple(side // self._pipe.vae_scale_factor for side in canvas.size)
+        return None if edges is None or edges.shape != cells else edges.numpy()
 
     def _branch_name(self) -> str:
         return default_branch(self.model) if self.branch is None else self.branch

@@ -34,6 +34,7 @@ METRICS: Mapping[str, str] = {
     "hit": f"{_OWN}.hit:hit",
     "edge_f1": f"{_OWN}.edges:edge_f1",
     "edge_f1_sobel": f"{_OWN}.edges:edge_f1_sobel",
+    "edge_f1_predicted": f"{_OWN}.predicted_edges:edge_f1_predicted",
     "edge_density_gap": f"{_OWN}.edges:edge_density_gap",
     "sharpness_gap": f"{_OWN}.edges:sharpness_gap",
     "style_gram": f"{_OWN}.style:StyleGram",

@@ -29,6 +29,10 @@ class Sample:
     result: np.ndarray
     """uint8 (H, W, 3), RGB: the picture filled and blended."""
 
+    edges: np.ndarray | None = None
+    """float32 (h, w) in [0, 1]: where the method expected edges, on a grid over the whole picture; None
+    where it says nothing of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
