@@ -20,6 +20,7 @@ from mtadiffusion.engines.local import Local
 from mtadiffusion.errors import UserError
 from mtadiffusion.evaluate.benchmark import Item
 from mtadiffusion.evaluate.generate import seed_of
+from mtadiffusion.evaluate.report import tables
 from mtadiffusion.evaluate.run import Plan, evaluate, limited
 
 from .small import Brightness, Change, EdgesSeen, Foreseeing, Noise, Squares, Together
@@ -304,6 +305,26 @@ def test_ids_that_are_no_files_names_are_refused(tmp_path, item_id):
     with pytest.raises(UserError, match=r"^--benchmark must have ids of letters"):
         evaluate(plan(benchmark=Hostile()), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_that_cannot_be_written_down_is_refused(tmp_path):
+    class Hostile(Squares):
+        def items(self):
+            return [Item(item_id="a", prompt=json.loads(r'"\ud800 cat"'))]
+
+    with pytest.raises(UserError, match=r"^--benchmark must have prompts that UTF-8 can hold, got 'a'"):
+        evaluate(plan(benchmark=Hostile()), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_metrics_pictures_are_drawn_and_counted(tmp_path):
+    summary = evaluate(plan(methods=[Noise(fails_on="a <b>thing</b> 2")], metrics=[]), tmp_path / "out")
+    assert summary["counts"] == [
+        {"method": "noise", "group": "overall", "items": 6, "drawn": 5},
+        {"method": "noise", "group": "inside", "items": 3, "drawn": 2},
+        {"method": "noise", "group": "outside", "items": 3, "drawn": 3},
+    ]
+    assert [row.drawn for row in tables.tables(summary)[0].rows] == [5]
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_half_written(tmp_path, monkeypatch):

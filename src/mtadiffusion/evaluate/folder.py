@@ -108,7 +108,7 @@ def file_hash(path: Path) -> str | None:
 
 
 def check_items(items: Iterable[Item]) -> None:
-    """Ids that serve as files' names, each of them once.
+    """Ids that serve as files' names, each of them once, and prompts that can be written down.
 
     Raises:
         UserError: one that does not, or that comes twice.
@@ -121,8 +121,19 @@ def check_items(items: Iterable[Item]) -> None:
         if item.item_id.lower() in seen:
             raise UserError("--benchmark", "must have different ids, whatever their case", item.item_id)
         seen.add(item.item_id.lower())
+        if not _is_text(item.prompt):
+            raise UserError("--benchmark", "must have prompts that UTF-8 can hold", item.item_id)
     if not seen:
         raise UserError("--benchmark", "has no items", remedy="is --path the right folder?")
+
+
+def _is_text(text: str) -> bool:
+    """Whether it has none of the lone surrogates that JSON's escapes can smuggle in."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_usable(out: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from mtadiffusion.errors import UserError
 from mtadiffusion.evaluate.benchmark import Benchmark
 from mtadiffusion.evaluate.generate import Place
 from mtadiffusion.evaluate.methods.method import Method
 from mtadiffusion.evaluate.metrics.metric import Metric
 from mtadiffusion.evaluate.report.published import Published
+from mtadiffusion.evaluate.specification import split
 
 _STICKERS = "sticker"
 
@@ -26,7 +25,7 @@ def named_benchmark(text: str, path: Path | None) -> Benchmark:
     from mtadiffusion.evaluate.benchmarks import benchmark
 
     name, options = split(text, "--benchmark")
-    return benchmark(name, path, **{key: _number_or_text(value) for key, value in options.items()})
+    return benchmark(name, path, **options)
 
 
 def named_methods(texts: Sequence[str]) -> list[Method]:
@@ -58,8 +57,7 @@ def named_metrics(texts: Sequence[str] | None, benchmark: str) -> list[Metric]:
         for name, options in _listed(text):
             names = DEFAULTS[name] if name in DEFAULTS and not options else (name,)
             chosen |= dict.fromkeys(names, options)
-    values = {name: {k: _number_or_text(v) for k, v in of.items()} for name, of in chosen.items()}
-    return [metric_named(name, **options) for name, options in values.items()]
+    return [metric_named(name, **options) for name, options in chosen.items()]
 
 
 def published_for(benchmark: Benchmark) -> list[Published]:
@@ -68,7 +66,7 @@ def published_for(benchmark: Benchmark) -> list[Published]:
 
     return [
         Published(
-            method=row.method,
+            method=f"{row.method}, blended" if row.blended else row.method,
             group=row.group,
             figures=row.figures,
             source=row.source,
@@ -93,35 +91,10 @@ def place_on(device: str, dtype: str, workers: int) -> Place:
     return Place(device=device, dtype=found, threads=threads)
 
 
-def split(text: str, argument: str) -> tuple[str, dict[str, str]]:
-    """Name and options of `NAME[:option=value,...]`.
-
-    Raises:
-        UserError: an option without its value.
-    """
-    name, _, rest = text.strip().partition(":")
-    options = {}
-    for part in rest.split(",") if rest else ():
-        key, equals, value = part.partition("=")
-        if not (key and equals and value):
-            raise UserError(f"{argument} {name}", "must have its options as option=value", part)
-        options[key.strip()] = value.strip()
-    return name, options
-
-
 def _listed(text: str) -> list[tuple[str, dict[str, str]]]:
     if ":" in text:
         return [split(text, "--metrics")]
     return [(name.strip(), {}) for name in text.split(",") if name.strip()]
-
-
-def _number_or_text(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def _blended(blended: bool | None) -> str:

@@ -36,7 +36,7 @@ def test_the_embedded_model_is_the_default() -> None:
         ("backbone:modell=x", "--method backbone has no such option, got 'modell'; did you mean 'model'"),
         ("backbone:branch=x", "has no such option"),
         ("backbone:name=x", "has no such option"),
-        ("backbone:sticker", "must have its options as key=value, got 'sticker'"),
+        ("backbone:sticker", "must have its options as option=value, got 'sticker'"),
         ("backbone:steps=2,steps=3", "has an option twice, got 'steps'"),
         ("backbone:model=", "backbone:model must have a value"),
         ("backbone:steps=many", "backbone:steps must be a whole number, got 'many'"),

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mtadiffusion.evaluate.metrics import metric_named
+from mtadiffusion.evaluate.report import tables
 from mtadiffusion.evaluate.report.gallery import given
 from mtadiffusion.evaluate.report.published import Published
 from mtadiffusion.evaluate.run import Plan, evaluate
 
 from ...browser import opened
-from ..small import Brightness, Change, Noise, Squares
+from ..small import Brightness, Change, EdgesSeen, Foreseeing, Noise, Squares
 
 PUBLISHED = (
     Published(
@@ -100,6 +102,38 @@ def test_plots_are_whole_files_that_the_page_names(out):
     for plot in plots:
         assert ET.parse(plot).getroot().tag.endswith("svg")
         assert f'src="plots/{plot.name}"' in page
+
+
+def test_known_pixels_left_alone_are_said_in_words_and_not_plotted(tmp_path):
+    methods = [Noise(), Noise(name="dark", level=20)]
+    metrics = [metric_named(name) for name in ("psnr", "mse_brushnet", "colour_distance")]
+    plan = Plan(benchmark=Squares(), methods=methods, metrics=metrics)
+    summary = evaluate(plan, tmp_path)
+    overall = (tmp_path / "summary.md").read_text().split("## Overall")[1].split("##")[0]
+    assert re.search(r"^\| noise \| equal \| equal \| .*±", overall, re.MULTILINE)
+    assert tables.EQUAL in (tmp_path / "summary.md").read_text()
+    assert "noise & equal & equal & " in (tmp_path / "summary.tex").read_text()
+    assert "every known pixel is as it was" in (tmp_path / "index.html").read_text()
+    assert summary["figures"][0]["mean"] == 100
+    names = {path.stem for path in (tmp_path / "plots").iterdir()}
+    assert names == {"spread-colour_distance", "hole-size-colour_distance", "wins-0"}
+
+
+def test_a_changed_pixel_is_a_figure_again():
+    metric = {"equal": 100.0, "scale": 1.0}
+    figure = {"mean": 100.0, "low": 100.0, "high": 100.0, "n": 3}
+    assert tables._cell(figure, None, metric).text == "equal"
+    assert tables._cell({**figure, "mean": 99.0, "low": 97.0}, None, metric).text == "99.00"
+    assert tables._cell(figure, None, {"equal": None, "scale": 1.0}).text == "100.00"
+
+
+def test_a_metric_that_one_method_alone_has_is_plotted_for_it(tmp_path):
+    plan = Plan(benchmark=Squares(), methods=[Noise(), Foreseeing()], metrics=[EdgesSeen(), Change()])
+    evaluate(plan, tmp_path)
+    names = {path.stem for path in (tmp_path / "plots").iterdir()}
+    assert {"spread-edges_seen", "hole-size-edges_seen", "wins-0"} <= names
+    assert "Edges" not in (tmp_path / "plots" / "wins-0.svg").read_text()
+    assert "Edges" not in (tmp_path / "summary.md").read_text().split("## Differences")[1]
 
 
 def test_the_given_picture_is_the_original_but_for_stripes_in_the_hole():

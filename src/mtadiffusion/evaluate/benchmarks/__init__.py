@@ -9,6 +9,7 @@ from typing import Any
 
 from mtadiffusion.errors import UserError, nearest_name
 from mtadiffusion.evaluate.benchmark import Benchmark
+from mtadiffusion.evaluate.specification import typed
 
 BENCHMARKS: dict[str, str] = {
     "brushbench": "mtadiffusion.evaluate.benchmarks.brushbench:BrushBench",
@@ -26,7 +27,7 @@ def benchmark(name: str, path: str | Path | None = None, **options: Any) -> Benc
     Args:
         name: one of `BENCHMARKS`.
         path: its folder; None for a benchmark that comes with the package.
-        options: as the benchmark's class takes them.
+        options: as the benchmark's class takes them, or as texts (see `specification`).
 
     Raises:
         UserError: unknown name or option, a path that is missing or not wanted, an option out of range.
@@ -40,6 +41,7 @@ def benchmark(name: str, path: str | Path | None = None, **options: Any) -> Benc
         if option not in known or option == "path":
             remedy = nearest_name(option, [one for one in known if one != "path"])
             raise UserError(option, f"is no option of the benchmark {name}", remedy=remedy)
+    options = typed(factory, options)
     if "path" not in known:
         if path is not None:
             raise UserError(

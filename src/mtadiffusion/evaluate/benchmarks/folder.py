@@ -137,7 +137,7 @@ def absent(folder: Path, names: Iterable[str], *, allowed: bool) -> list[str]:
         first = ", ".join(name[:_LONGEST] for name in missing[:_NAMED]) + (
             ", …" if len(missing) > _NAMED else ""
         )
-        remedy = f"({first}) download them"
+        remedy = f"download {first}"
         raise UserError(str(folder), rule, remedy=remedy if allowed else f"{remedy}, or set allow_missing")
     return missing
 

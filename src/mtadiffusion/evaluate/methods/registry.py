@@ -1,16 +1,14 @@
-"""Which methods can be compared, and specifications of them as the command line has it:
-`NAME[:key=value[,key=value...]]`, such as `brushnet:branch=FOLDER,label=brushnet-random`."""
+"""Which methods can be compared, each made from its specification, such as
+`brushnet:branch=FOLDER,label=brushnet-random`."""
 
 from __future__ import annotations
 
-import types
-import typing
 from dataclasses import dataclass, fields
 from importlib import import_module
-from typing import Any
 
 from mtadiffusion.errors import UserError, nearest_name
 from mtadiffusion.evaluate.methods.method import Method
+from mtadiffusion.evaluate.specification import split, typed
 
 ARGUMENT = "--method"
 _PACKAGE = "mtadiffusion.evaluate.methods"
@@ -101,7 +99,7 @@ def method(text: str) -> Method:
     Raises:
         UserError: an unknown method or option, a value out of range, a folder that is not there.
     """
-    name, _, rest = text.partition(":")
+    name, options = split(text, ARGUMENT)
     if name not in METHODS:
         raise UserError(ARGUMENT, "is no known method", name, nearest_name(name, METHODS))
     place = METHODS[name].place
@@ -110,33 +108,9 @@ def method(text: str) -> Method:
         raise UserError(ARGUMENT, "has no weights that could be run here", name, remedy)
     module, _, class_name = place.partition(":")
     kind = getattr(import_module(f"{_PACKAGE}.{module}"), class_name)
-    made: Method = kind(**_options(kind, rest))
+    known = [one.name for one in fields(kind) if one.init]
+    for option in options:
+        if option not in known:
+            raise UserError(f"{ARGUMENT} {name}", "has no such option", option, nearest_name(option, known))
+    made: Method = kind(**typed(kind, options, f"{name}:"))
     return made
-
-
-def _options(kind: Any, text: str) -> dict[str, Any]:
-    """The options of a method's class, by the types of its fields."""
-    hints = typing.get_type_hints(kind)
-    known = {one.name: hints[one.name] for one in fields(kind) if one.init}
-    options: dict[str, Any] = {}
-    for part in text.split(",") if text else ():
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise UserError(f"{ARGUMENT} {kind.kind}", "must have its options as key=value", part)
-        if key not in known:
-            raise UserError(f"{ARGUMENT} {kind.kind}", "has no such option", key, nearest_name(key, known))
-        if key in options:
-            raise UserError(f"{ARGUMENT} {kind.kind}", "has an option twice", key)
-        options[key] = _value(known[key], value, f"{kind.kind}:{key}")
-    return options
-
-
-def _value(hint: Any, text: str, argument: str) -> Any:
-    if not text:
-        raise UserError(argument, "must have a value")
-    wanted = next((one for one in typing.get_args(hint) if one is not types.NoneType), hint)
-    try:
-        return wanted(text)
-    except ValueError:
-        noun = "a whole number" if wanted is int else "a number"
-        raise UserError(argument, f"must be {noun}", text) from None

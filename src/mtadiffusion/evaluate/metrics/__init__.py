@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mtadiffusion.errors import UserError, nearest_name
+from mtadiffusion.evaluate.specification import typed
 
 if TYPE_CHECKING:
     from mtadiffusion.evaluate.metrics.metric import Batch, Metric
@@ -76,10 +77,10 @@ def metric_named(name: str, **options: Any) -> Metric:
 
     Args:
         name: a key of `METRICS`.
-        options: fields of the metric, such as the hub id or folder of its model.
+        options: fields of the metric, such as the hub id or folder of its model, or texts of them.
 
     Raises:
-        UserError: no metric of this name, or no such option of it.
+        UserError: no metric of this name, no such option of it, or a text of another type.
     """
     if name not in METRICS:
         raise UserError("--metrics", "names no known metric", name, nearest_name(name, METRICS))
@@ -91,7 +92,7 @@ def metric_named(name: str, **options: Any) -> Metric:
         if option not in known and not free:
             remedy = nearest_name(option, known) if known else "it has none"
             raise UserError(f"{name}.{option}", f"is no option of {name}", remedy=remedy)
-    return make(**options)
+    return make(**typed(make, options, f"{name}."))
 
 
 def score_batch(metrics: Sequence[Metric], batch: Batch) -> dict[str, list[float | None]]:

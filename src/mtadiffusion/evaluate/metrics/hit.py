@@ -11,6 +11,7 @@ from typing import Any
 from mtadiffusion.errors import UserError, nearest_name
 from mtadiffusion.evaluate.metrics.metric import Batch, Definition, Metric
 from mtadiffusion.evaluate.metrics.recognisers import Recogniser
+from mtadiffusion.evaluate.specification import typed
 
 _SOURCE = "share of holes in which a recogniser, seeing the hole alone, finds the label asked for"
 
@@ -78,4 +79,4 @@ def hit(recogniser: str = "grounding-dino", **options: Any) -> Metric:
     for name in options:
         if name not in known:
             raise UserError(f"hit.{name}", f"is no option of {recogniser}", remedy=nearest_name(name, known))
-    return Hit(recogniser=make(**options))
+    return Hit(recogniser=make(**typed(make, options, "hit.")))

@@ -192,7 +192,7 @@ def load_lpips(features: Path, linear: Path) -> Lpips:
 def _definition(name: str, title: str, region: Literal["image", "known"], source: str) -> Definition:
     return Definition(
         name=name, title=title, better="lower", bounds=(0, math.inf), region=region, resize="none",
-        scale=1000, source=source,
+        scale=1000, source=source, equal=0 if region == "known" else None,
     )  # fmt: skip
 
 

@@ -79,6 +79,10 @@ class Definition:
     source: str = ""
     """The paper or code that defines it."""
 
+    equal: float | None = None
+    """The score of known pixels that are just as they were. Where a method has no other, tables say `equal`:
+    its results were pasted over the original, and the figure says nothing of how good they are."""
+
 
 class Metric(Protocol):
     """A number for each sample. An instance is picklable before `setup`, which loads the weights."""

@@ -26,7 +26,7 @@ def mse() -> Metric:
     return PerSample(
         definition=Definition(
             name="mse", title="MSE", better="lower", bounds=(0, 1), region="known", resize="none",
-            scale=1000, source="mean over pixels and channels, values in [0, 1]",
+            scale=1000, source="mean over pixels and channels, values in [0, 1]", equal=0,
         ),
         of=_mse,
     )  # fmt: skip
@@ -37,7 +37,7 @@ def mse_brushnet() -> Metric:
     return PerSample(
         definition=Definition(
             name="mse_brushnet", title="MSE (BrushNet)", better="lower", bounds=(0, 3), region="known",
-            resize="none", scale=1000, source=_BRUSHNET_SOURCE,
+            resize="none", scale=1000, source=_BRUSHNET_SOURCE, equal=0,
         ),
         of=_mse_brushnet,
     )  # fmt: skip
@@ -48,7 +48,7 @@ def psnr() -> Metric:
     return PerSample(
         definition=Definition(
             name="psnr", title="PSNR", better="higher", bounds=(0, _BEST_PSNR), region="known", resize="none",
-            source="-10 log10 MSE in dB, at most 100",
+            source="-10 log10 MSE in dB, at most 100", equal=_BEST_PSNR,
         ),
         of=_psnr,
     )  # fmt: skip
@@ -60,7 +60,7 @@ def psnr_brushnet() -> Metric:
         definition=Definition(
             name="psnr_brushnet", title="PSNR (BrushNet)", better="higher",
             bounds=(-10 * math.log10(3), _BRUSHNET_BEST_PSNR), region="known", resize="none",
-            source=_BRUSHNET_SOURCE,
+            source=_BRUSHNET_SOURCE, equal=_BRUSHNET_BEST_PSNR,
         ),
         of=_psnr_brushnet,
     )  # fmt: skip

@@ -47,10 +47,12 @@ def write_gallery(
     """Write the page and the items' pictures that it shows."""
     for item in tqdm(items, desc="page", unit="item"):
         _write_pictures(benchmark, item, out)
+    made = tables.tables(summary)
     text = page(
         "evaluation.html",
         summary=summary,
-        tables=tables.tables(summary),
+        tables=made,
+        equal=tables.EQUAL if tables.any_equal(made) else "",
         heading=tables.heading,
         number=tables.number,
         interval=tables.interval,

@@ -74,7 +74,7 @@ def write_plots(results: Results, out: Path) -> list[Plot]:
     plots = []
     with matplotlib.rc_context(_STYLE):
         for name, definition in results.metrics.items():
-            if any(scores_by_item(results.of(method), name) for method in results.methods):
+            if _differ(results, name, definition):
                 title = f"{definition.title} {ARROWS[definition.better]}"
                 plots += [
                     _write(_spread(results, name, definition), "spread", title, name, out),
@@ -84,6 +84,16 @@ def write_plots(results: Results, out: Path) -> list[Plot]:
             title = f"{pair[0]} against {pair[1]}"
             plots.append(_write(_wins(results, *pair), "wins", title, str(number), out))
     return plots
+
+
+def _differ(results: Results, name: str, definition: Definition) -> bool:
+    """Whether there is anything to be seen: some score, and not only that of known pixels left alone."""
+    scores = {score for method in results.methods for score in _scores(results, method, name).values()}
+    return bool(scores - {definition.equal})
+
+
+def _scores(results: Results, method: str, name: str) -> dict[str, float]:
+    return scores_by_item(results.of(method), name)
 
 
 def _write(figure: Figure, kind: str, title: str, name: str, out: Path) -> Plot:
@@ -105,7 +115,7 @@ def _spread(results: Results, name: str, definition: Definition) -> Figure:
     figure, axes = _figure(0.9 + 0.62 * len(results.methods))
     places = range(len(results.methods), 0, -1)
     for place, method, colour in zip(places, results.methods, _colours(results.methods), strict=True):
-        scores = [score * definition.scale for score in scores_by_item(results.of(method), name).values()]
+        scores = [score * definition.scale for score in _scores(results, method, name).values()]
         if len(set(scores)) >= _FEWEST:
             _violin(axes, scores, place, colour)
         _mark(axes, estimate(scores, f"overall/{name}"), place, colour)
@@ -125,7 +135,9 @@ def _by_hole(results: Results, name: str, definition: Definition) -> Figure:
     figure, axes = _figure(3.1)
     shares = {one.item: 100 * one.hole_share for one in results.outcomes}
     for method, colour in zip(results.methods, _colours(results.methods), strict=True):
-        scores = scores_by_item(results.of(method), name)
+        scores = _scores(results, method, name)
+        if not scores:
+            continue
         xs = np.array([shares[item] for item in scores])
         ys = np.array([score * definition.scale for score in scores.values()])
         if len(set(ys.tolist())) >= _FEWEST:
@@ -138,17 +150,19 @@ def _by_hole(results: Results, name: str, definition: Definition) -> Figure:
 
 
 def _wins(results: Results, first: str, second: str) -> Figure:
-    """For each metric, the share of items on which the first is better, ties halved."""
-    names = list(results.metrics)
-    figure, axes = _figure(0.9 + 0.36 * len(names))
+    """For each metric that both have, the share of items on which the first is better, ties halved."""
+    wins = {}
+    for name, definition in results.metrics.items():
+        mine, theirs = (_scores(results, method, name) for method in (first, second))
+        if mine.keys() & theirs.keys():
+            wins[definition.title] = compared(mine, theirs, definition.better, f"overall/{name}").wins
+    figure, axes = _figure(0.9 + 0.36 * len(wins))
     axes.axvline(50, color="#9a9aa2", linewidth=1, linestyle="--")
-    for place, name in zip(range(len(names), 0, -1), names, strict=True):
-        definition = results.metrics[name]
-        pair = [scores_by_item(results.of(method), name) for method in (first, second)]
-        wins = compared(pair[0], pair[1], definition.better, f"overall/{name}").wins
-        _mark(axes, wins, place, _COLOURS[0], scale=100)
-    axes.set_yticks(range(len(names), 0, -1), [results.metrics[name].title for name in names])
-    axes.set_ylim(0.4, len(names) + 0.6)
+    places = range(len(wins), 0, -1)
+    for place, share in zip(places, wins.values(), strict=True):
+        _mark(axes, share, place, _COLOURS[0], scale=100)
+    axes.set_yticks(places, list(wins))
+    axes.set_ylim(0.4, len(wins) + 0.6)
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"% of items on which {first} is better than {second}")
     return figure

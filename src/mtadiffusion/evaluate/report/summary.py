@@ -31,12 +31,14 @@ def summarise(results: Results) -> dict[str, Any]:
     """Figures, paired differences and failures.
 
     Returns:
-        `figures`: a row a method, group and metric; `differences`: a row a pair of methods, group and metric;
-        `failed`: items without a picture; `faults`: pictures without some score.
+        `counts`: items asked and drawn, a row a method and group; `figures`: a row a method, group and
+        metric; `differences`: a row a pair of methods, group and metric; `failed`: items without a picture;
+        `faults`: pictures without some score.
     """
     return {
         "interval": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "method": "percentile bootstrap"},
         "metrics": {name: described(one) for name, one in results.metrics.items()},
+        "counts": list(_counts(results)),
         "figures": list(_figures(results)),
         "differences": list(_differences(results)),
         "failed": [
@@ -91,6 +93,14 @@ def difference_row(difference: Difference, definition: Definition) -> dict[str, 
         "wins_low": rounded(wins.low),
         "wins_high": rounded(wins.high),
     }
+
+
+def _counts(results: Results) -> Iterator[dict[str, Any]]:
+    for group in results.groups:
+        for method in results.methods:
+            outcomes = in_group(results.of(method), group)
+            drawn = sum(one.error is None for one in outcomes)
+            yield {"method": method, "group": group, "items": len(outcomes), "drawn": drawn}
 
 
 def _figures(results: Results) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DIFFERENCE_TITLES = ("Methods", "Group", "Metric", "n", "Difference", "95 % interval", "Wins")
+EQUAL = "`equal`: every known pixel is as it was, so that this says nothing of how good the results are."
 ARROWS = {"higher": "↑", "lower": "↓"}
 _LATEX_ARROWS = {"higher": r"$\uparrow$", "lower": r"$\downarrow$"}
 _LATEX_TIMES = r"$\times$"
@@ -39,6 +40,22 @@ class Cell:
     best: bool = False
     """Whether it is the best measured one of its column."""
 
+    n: int | None = None
+    """Items that have the score; None for published figures."""
+
+    equal: bool = False
+    """Whether every score is that of known pixels which are as they were (`Definition.equal`)."""
+
+    @property
+    def text(self) -> str:
+        """The figure, or `equal`."""
+        return "equal" if self.equal else number(self.value)
+
+    @property
+    def half_text(self) -> str | None:
+        """Half the interval's width, where there is something to be said of it."""
+        return None if self.half is None or self.equal else number(self.half)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -50,7 +67,7 @@ class Row:
     cells: Sequence[Cell | None]
     """In the order of the table's metrics."""
 
-    items: int | None = None
+    drawn: int | None = None
     """How many items it has pictures of; None for published figures."""
 
     source: str = ""
@@ -93,6 +110,11 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
     ]
 
 
+def any_equal(made: Iterable[Table]) -> bool:
+    """Whether a table says `equal` anywhere."""
+    return any(cell.equal for table in made for row in table.rows for cell in row.cells if cell)
+
+
 def heading(metric: Mapping[str, Any]) -> str:
     """`CLIP ↑`, `IR×10 ↑`."""
     return f"{metric['title']}{_scale(metric, '×')}\N{NO-BREAK SPACE}{ARROWS[metric['better']]}"
@@ -106,8 +128,11 @@ def number(value: float) -> str:
 def markdown(summary: Mapping[str, Any]) -> str:
     """All tables, one below the other, with what a reader has to know."""
     parts = [f"# {summary['benchmark']['title']}", "", *_facts(summary)]
-    for table in tables(summary):
+    made = tables(summary)
+    for table in made:
         parts += ["", f"## {table.group.capitalize()}", "", *_markdown_table(table)]
+    if any_equal(made):
+        parts += ["", EQUAL]
     parts += ["", "## Differences", "", *_markdown_differences(summary), *_sources(summary), ""]
     return "\n".join(parts)
 
@@ -133,13 +158,13 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 def _measured(summary: Mapping[str, Any], group: str) -> list[Row]:
     figures = {(f["method"], f["metric"]): f for f in summary["figures"] if f["group"] == group}
-    best = {name: _best(name, metric, figures) for name, metric in summary["metrics"].items()}
+    metrics = summary["metrics"]
+    best = {name: _best(name, metric, figures) for name, metric in metrics.items()}
     rows = []
-    for method in summary["methods"]:
-        name = method["name"]
-        cells = [_cell(figures[name, metric], best[metric]) for metric in summary["metrics"]]
-        drawn = next((figures[name, metric]["items"] for metric in summary["metrics"]), 0)
-        rows.append(Row(method=name, cells=cells, items=drawn))
+    for count in (one for one in summary["counts"] if one["group"] == group):
+        method = count["method"]
+        cells = [_cell(figures[method, name], best[name], metrics[name]) for name in metrics]
+        rows.append(Row(method=method, cells=cells, drawn=count["drawn"]))
     return rows
 
 
@@ -149,12 +174,13 @@ def _best(name: str, metric: Mapping[str, Any], figures: Mapping[Any, Mapping[st
     return choose(means) if len(set(means)) > 1 else None
 
 
-def _cell(figure: Mapping[str, Any], best: float | None) -> Cell | None:
+def _cell(figure: Mapping[str, Any], best: float | None, metric: Mapping[str, Any]) -> Cell | None:
     mean, low, high = figure["mean"], figure["low"], figure["high"]
     if mean is None:
         return None
     half = None if low is None else (high - low) / 2
-    return Cell(value=mean, half=half, best=mean == best)
+    equal = metric["equal"] is not None and not half and mean == metric["equal"] * metric["scale"]
+    return Cell(value=mean, half=half, best=mean == best, n=figure["n"], equal=equal)
 
 
 def _published(summary: Mapping[str, Any], group: str) -> list[Row]:
@@ -204,13 +230,13 @@ def _markdown_table(table: Table) -> list[str]:
 def plain_cells(row: Row) -> list[str]:
     """A row for a terminal: method, pictures, figures."""
     name = f"{row.method} (published: {row.source})" if row.source else row.method
-    return [name, "" if row.items is None else str(row.items), *map(_plain_cell, row.cells)]
+    return [name, "" if row.drawn is None else str(row.drawn), *map(_plain_cell, row.cells)]
 
 
 def _plain_cell(cell: Cell | None) -> str:
     if cell is None:
         return "–"
-    return number(cell.value) if cell.half is None else f"{number(cell.value)} ± {number(cell.half)}"
+    return cell.text if cell.half_text is None else f"{cell.text} ± {cell.half_text}"
 
 
 def _markdown_cell(cell: Cell | None) -> str:
@@ -295,8 +321,8 @@ def _latex_row(row: Row) -> str:
 def _latex_cell(cell: Cell | None) -> str:
     if cell is None:
         return "--"
-    value = rf"\textbf{{{number(cell.value)}}}" if cell.best else number(cell.value)
-    return value if cell.half is None else rf"{value} {{\scriptsize$\pm${number(cell.half)}}}"
+    value = rf"\textbf{{{cell.text}}}" if cell.best else cell.text
+    return value if cell.half_text is None else rf"{value} {{\scriptsize$\pm${cell.half_text}}}"
 
 
 def _tex(text: str) -> str:
