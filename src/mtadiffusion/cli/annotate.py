@@ -38,10 +38,8 @@ def annotate(
             help="Of index, aesthetic, filters, labels, detect, segment, caption, describe, verify."
         ),
     ] = None,
-    executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="The cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
-    ] = None,
+    executor: options.Executor = "local",
+    ray_address: options.RayAddress = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Processes a stage; 0: this one. Default: 1, or all that a cluster has room for."),

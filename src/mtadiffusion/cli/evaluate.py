@@ -47,10 +47,8 @@ def evaluate(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Where not the benchmark's.")] = None,
     batch: Annotated[int, typer.Option(help="Pictures that a method draws at once, where it can.")] = 8,
-    executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="The cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
-    ] = None,
+    executor: options.Executor = "local",
+    ray_address: options.RayAddress = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Processes that draw and score; 0: this one. Default: 0, or all the cluster has."),

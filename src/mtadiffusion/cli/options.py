@@ -29,6 +29,10 @@ Steps = Annotated[int, typer.Option(help=f"Denoising steps, 1 to {MOST_STEPS}.")
 Guidance = Annotated[float, typer.Option(help="Weight of the prompt; up to 1 there is no guidance.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
+Executor = Annotated[str, typer.Option(help="local, or ray for a cluster.")]
+RayAddress = Annotated[
+    str | None, typer.Option(help="The cluster. Default: RAY_ADDRESS, else Ray starts on this machine.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Annotations = Annotated[
     list[Path] | None,

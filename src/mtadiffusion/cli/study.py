@@ -119,8 +119,6 @@ def links(
       mta study links study --url https://study.example.org
       mta study links study --invite 5
     """
-    _check_span("--invite", invite)
-
     from mtadiffusion.study.links import participants_links
 
     rows, open_link = participants_links(study, url, invite)
@@ -172,7 +170,8 @@ def report(
       mta study report study --out report --finished-only
     """
     options.check_folder(out)
-    _check_span("--allowed-failures", allowed_failures)
+    if allowed_failures < 0:
+        raise UserError("--allowed-failures", "must be at least 0", allowed_failures)
     _check_installed()
 
     from mtadiffusion.study.report import write_report
@@ -192,11 +191,6 @@ def report(
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def _check_span(argument: str, value: int) -> None:
-    if value < 0:
-        raise UserError(argument, "must be at least 0", value)
 
 
 def _text(path: Path) -> str:

@@ -43,6 +43,11 @@ delete your answers.
 """
 """Shown where the user gives no text of their own."""
 
+MOST_IMAGES = 10_000
+MOST_CHECKS = 100
+MOST_PARTICIPANTS = 10_000
+"""Personal links that are made at once."""
+
 _LONGEST_CONSENT = 20_000
 _LONGEST_PROMPT = 2_000
 
@@ -74,10 +79,10 @@ class Terms:
 
     def __post_init__(self) -> None:
         check_questions(self.questions)
-        _check_least("--images", self.images, 1)
-        _check_least("--checks", self.checks, 0)
-        _check_least("--participants", self.participants, 0)
-        _check_least("--enrol", self.most_enrolled, 0)
+        check_span("--images", self.images, 1, MOST_IMAGES)
+        check_span("--checks", self.checks, 0, MOST_CHECKS)
+        check_span("--participants", self.participants, 0, MOST_PARTICIPANTS)
+        check_span("--enrol", self.most_enrolled, 0, MOST_PARTICIPANTS)
         if not self.participants and not self.most_enrolled:
             raise UserError("--participants", "must be at least 1 without --enrol", 0)
         if not self.consent.strip() or len(self.consent) > _LONGEST_CONSENT:
@@ -184,6 +189,7 @@ def _whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check_least(argument: str, value: int, least: int) -> None:
-    if value < least:
-        raise UserError(argument, f"must be at least {least}", value)
+def check_span(argument: str, value: int, least: int, most: int) -> None:
+    """Raise a UserError for a number that is not from `least` to `most`."""
+    if not least <= value <= most:
+        raise UserError(argument, f"must be between {least} and {most}", value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtadiffusion.errors import UserError
+from mtadiffusion.study.create import MOST_PARTICIPANTS, check_span
 from mtadiffusion.study.store import Participant, Store
 from mtadiffusion.study.study import ANSWERS, Study
 
@@ -37,10 +38,11 @@ def participants_links(root: Path, url: str, invite: int = 0) -> tuple[list[Link
         invite: so many participants are added first.
 
     Raises:
-        UserError: no study, or an address that is none.
+        UserError: no study, an address that is none, or a number to be invited that is out of range.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError("--url", "must begin with http:// or https://", url)
+    check_span("--invite", invite, 0, MOST_PARTICIPANTS)
     base, study = url.rstrip("/"), Study.open(root)
     store = Store(root / ANSWERS)
     store.invite(invite)

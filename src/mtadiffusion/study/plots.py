@@ -50,7 +50,7 @@ def items_plot(rows: Sequence[Mapping[str, Any]], question: str, choices: Sequen
     from matplotlib.figure import Figure
 
     counts = sorted(([row[f"{question}.{choice}"] for choice in choices] for row in rows), reverse=True)
-    figure = Figure(figsize=(max(4.5, 1.5 + 0.11 * len(rows)), 2.6), layout="constrained")
+    figure = Figure(figsize=(max(6.5, 1.5 + 0.11 * len(rows)), 2.8), layout="constrained")
     axes = figure.add_subplot()
     floor = [0] * len(counts)
     for index, name in enumerate(choices):
@@ -62,6 +62,7 @@ def items_plot(rows: Sequence[Mapping[str, Any]], question: str, choices: Sequen
     axes.set_xlabel("images")
     axes.set_ylabel("votes")
     axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower left", ncols=min(len(choices), 4), frameon=False, fontsize=9)
     return _png(figure)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mtadiffusion.errors import UserError
 from mtadiffusion.evaluate.benchmark import Settings
 from mtadiffusion.evaluate.methods.canvas import Canvas
-from mtadiffusion.evaluate.methods.template import DiffusionMethod, check_span
+from mtadiffusion.evaluate.methods.controlnet import ControlNetMethod
+from mtadiffusion.evaluate.methods.template import DiffusionMethod
 from mtadiffusion.evaluate.methods.weights import check_files, find_folder
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ FLUX_PARTS = (
     "scheduler",
 )
 """The folders of a FLUX.1 backbone."""
-
-_CONTROLNET_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
-_MOST_CONTROL = 10.0
 
 
 @dataclass(kw_only=True)
@@ -91,11 +89,10 @@ class FluxFill(FluxMethod):
 
 
 @dataclass(kw_only=True)
-class FluxControlNetInpaint(FluxMethod):
+class FluxControlNetInpaint(ControlNetMethod, FluxMethod):
     """FLUX.1 steered by an inpainting ControlNet, known latents put back at each step."""
 
     kind: ClassVar[str] = "flux-controlnet-inpaint"
-    models: ClassVar[tuple[str, ...]] = ("model", "controlnet")
 
     model: str = "black-forest-labs/FLUX.1-dev"
     """A folder or hub id in diffusers' FLUX.1 layout."""
@@ -112,21 +109,13 @@ class FluxControlNetInpaint(FluxMethod):
     control_mode: int | None = None
     """Of a union ControlNet: which of its controls the masked picture is taken for."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_span(self.control_scale, _MOST_CONTROL, f"{self.kind}:control_scale")
-
-    def sources(self) -> Mapping[str, tuple[Path, tuple[str, ...]]]:
-        """The backbone and the ControlNet."""
-        return {**super().sources(), "controlnet": (self._controlnet_folder(), (".",))}
-
     def load(self, place: torch.device, dtype: torch.dtype) -> Any:
         """diffusers' FluxControlNetInpaintPipeline."""
         from diffusers import FluxControlNetInpaintPipeline
 
         from mtadiffusion.evaluate.methods.flux_controlnet import load_controlnet
 
-        controlnet = load_controlnet(self._controlnet_folder(), dtype, f"{self.kind}:controlnet")
+        controlnet = load_controlnet(self.controlnet_folder(), dtype, f"{self.kind}:controlnet")
         argument = f"{self.kind}:model"
         return load_flux(FluxControlNetInpaintPipeline, self.folder(), dtype, argument, controlnet=controlnet)
 
@@ -142,12 +131,6 @@ class FluxControlNetInpaint(FluxMethod):
             "control_mode": self.control_mode,
         }
         return {**super().inputs(canvas), **control}
-
-    def _controlnet_folder(self) -> Path:
-        argument = f"{self.kind}:controlnet"
-        folder = find_folder(self.controlnet, argument, _CONTROLNET_FILES)
-        check_files(folder, _CONTROLNET_FILES, argument)
-        return folder
 
 
 def load_flux(pipeline: Any, folder: Path, dtype: torch.dtype, argument: str, **parts: Any) -> Any:

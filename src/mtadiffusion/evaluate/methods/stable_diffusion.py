@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtadiffusion.errors import UserError
 from mtadiffusion.evaluate.methods.canvas import Canvas
-from mtadiffusion.evaluate.methods.template import BACKBONE_PARTS, DiffusionMethod, check_span
-from mtadiffusion.evaluate.methods.weights import check_files, find_folder
+from mtadiffusion.evaluate.methods.controlnet import ControlNetMethod
+from mtadiffusion.evaluate.methods.template import BACKBONE_PARTS, DiffusionMethod
 from mtadiffusion.models.loading import load_components
 from mtadiffusion.models.registry import resolve_backbone
 
@@ -21,23 +21,29 @@ INPAINTING_CHANNELS = 9
 """Of a UNet that takes noisy latents (4), the hole (1) and the masked picture's latents (4)."""
 
 _UNGUARDED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-_CONTROLNET_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
-_MOST_CONTROL = 10.0
 _PARTS = {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}
 
 
 @dataclass(kw_only=True)
-class SDInpainting(DiffusionMethod):
+class BackboneMethod(DiffusionMethod):
+    """A row whose `model` is a backbone of Stable Diffusion."""
+
+    model: str
+    """A folder or hub id."""
+
+    def sources(self) -> Mapping[str, tuple[Path, tuple[str, ...]]]:
+        """The backbone."""
+        return {"model": (resolve_backbone(self.model, f"{self.kind}:model"), BACKBONE_PARTS)}
+
+
+@dataclass(kw_only=True)
+class SDInpainting(BackboneMethod):
     """Stable Diffusion fine-tuned for inpainting: its UNet sees the hole and the masked picture."""
 
     kind: ClassVar[str] = "sd-inpainting"
 
     model: str = "stable-diffusion-v1-5/stable-diffusion-inpainting"
     """A folder or hub id with a UNet of nine channels."""
-
-    def sources(self) -> Mapping[str, tuple[Path, tuple[str, ...]]]:
-        """The backbone."""
-        return {"model": (resolve_backbone(self.model, f"{self.kind}:model"), BACKBONE_PARTS)}
 
     def load(self, place: torch.device, dtype: torch.dtype) -> Any:
         """diffusers' StableDiffusionInpaintPipeline."""
@@ -58,11 +64,10 @@ class SDInpainting(DiffusionMethod):
 
 
 @dataclass(kw_only=True)
-class ControlNetInpaint(DiffusionMethod):
+class ControlNetInpaint(ControlNetMethod, BackboneMethod):
     """A text-to-image backbone steered by the inpainting ControlNet, known latents put back at each step."""
 
     kind: ClassVar[str] = "controlnet-inpaint"
-    models: ClassVar[tuple[str, ...]] = ("model", "controlnet")
 
     model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     """A backbone: a folder or hub id."""
@@ -70,24 +75,12 @@ class ControlNetInpaint(DiffusionMethod):
     controlnet: str = "lllyasviel/control_v11p_sd15_inpaint"
     """A folder or hub id."""
 
-    control_scale: float = 1.0
-    """Weight of the ControlNet's features."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_span(self.control_scale, _MOST_CONTROL, f"{self.kind}:control_scale")
-
-    def sources(self) -> Mapping[str, tuple[Path, tuple[str, ...]]]:
-        """The backbone and the ControlNet."""
-        backbone = resolve_backbone(self.model, f"{self.kind}:model")
-        return {"model": (backbone, BACKBONE_PARTS), "controlnet": (self._controlnet_folder(), (".",))}
-
     def load(self, place: torch.device, dtype: torch.dtype) -> Any:
         """diffusers' StableDiffusionControlNetInpaintPipeline."""
         from diffusers import StableDiffusionControlNetInpaintPipeline
 
         parts = load_parts(self.model, dtype, f"{self.kind}:model")
-        controlnet = load_controlnet(self._controlnet_folder(), dtype, f"{self.kind}:controlnet")
+        controlnet = load_controlnet(self.controlnet_folder(), dtype, f"{self.kind}:controlnet")
         return StableDiffusionControlNetInpaintPipeline(**parts, controlnet=controlnet, **_UNGUARDED)
 
     def inputs(self, canvas: Canvas) -> dict[str, Any]:
@@ -97,12 +90,6 @@ class ControlNetInpaint(DiffusionMethod):
             "controlnet_conditioning_scale": self.control_scale,
         }
         return {**super().inputs(canvas), **control}
-
-    def _controlnet_folder(self) -> Path:
-        argument = f"{self.kind}:controlnet"
-        folder = find_folder(self.controlnet, argument, _CONTROLNET_FILES)
-        check_files(folder, _CONTROLNET_FILES, argument)
-        return folder
 
 
 def load_parts(model: str, dtype: torch.dtype, argument: str) -> dict[str, Any]:

@@ -111,16 +111,19 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
 
 def _spread(results: Results, name: str, definition: Definition) -> Figure:
-    """A violin a method, with its mean and the mean's interval."""
-    figure, axes = _figure(0.9 + 0.62 * len(results.methods))
-    places = range(len(results.methods), 0, -1)
-    for place, method, colour in zip(places, results.methods, _colours(results.methods), strict=True):
+    """A violin a method that has scores, with its mean and the mean's interval."""
+    colours = dict(zip(results.methods, _colours(results.methods), strict=True))
+    methods = [method for method in results.methods if _scores(results, method, name)]
+    figure, axes = _figure(0.9 + 0.62 * len(methods))
+    places = range(len(methods), 0, -1)
+    for place, method in zip(places, methods, strict=True):
+        colour = colours[method]
         scores = [score * definition.scale for score in _scores(results, method, name).values()]
         if len(set(scores)) >= _FEWEST:
             _violin(axes, scores, place, colour)
         _mark(axes, estimate(scores, f"overall/{name}"), place, colour)
-    axes.set_yticks(list(places), results.methods)
-    axes.set_ylim(0.4, len(results.methods) + 0.6)
+    axes.set_yticks(list(places), methods)
+    axes.set_ylim(0.4, len(methods) + 0.6)
     axes.set_title(_title(definition))
     return figure
 

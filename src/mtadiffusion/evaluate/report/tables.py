@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DIFFERENCE_TITLES = ("Methods", "Group", "Metric", "n", "Difference", "95 % interval", "Wins")
-EQUAL = "`equal`: every known pixel is as it was, so that this says nothing of how good the results are."
+EQUAL = "“equal”: every known pixel is as it was, so that this says nothing of how good the results are."
 ARROWS = {"higher": "↑", "lower": "↓"}
 _LATEX_ARROWS = {"higher": r"$\uparrow$", "lower": r"$\downarrow$"}
 _LATEX_TIMES = r"$\times$"
