@@ -68,7 +68,8 @@ def _value(hint: Any, text: str, argument: str) -> Any:
     wanted = _without_none(hint)
     origin = typing.get_origin(wanted)
     if isinstance(origin, type) and issubclass(origin, typing.Sequence):
-        return tuple(_value(typing.get_args(wanted)[0], one.strip(), argument) for one in text.split(","))
+        parts = [one.strip() for one in text.split(",") if one.strip()]
+        return tuple(_value(typing.get_args(wanted)[0], one, argument) for one in parts)
     if wanted is bool:
         if text.lower() not in _TRUTHS:
             raise UserError(argument, "must be true or false", text)

@@ -133,7 +133,7 @@ def test_missing_pictures_and_masks_are_counted_and_may_be_left_out(folder: Path
     (folder / "references_generated/7.png").unlink()
     message = said(folder)
     assert "2 of 8 are missing" in message
-    assert "(masks_natural/7.png, references_generated/7.png)" in message
+    assert "download masks_natural/7.png, references_generated/7.png, or" in message
     bench = benchmark("editbench", folder, allow_missing=True, groups="simple")
     assert [item.item_id for item in bench.items()] == [
         "natural-12-simple",

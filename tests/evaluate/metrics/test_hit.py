@@ -112,7 +112,7 @@ def test_the_judge_of_stickers_is_a_recogniser_too():
     [
         ({"recogniser": "grounding-dina"}, r"hit\.recogniser is unknown, .*'grounding-dino'"),
         ({"recogniser": "clip"}, r"hit\.vocabulary must be a list of names"),
-        ({"recogniser": "clip", "vocabulary": "cat"}, r"hit\.vocabulary must be a list of names"),
+        ({"recogniser": "clip", "vocabulary": " , "}, r"hit\.vocabulary must be a list of names"),
         ({"treshold": 0.2}, r"hit\.treshold is no option of grounding-dino; did you mean 'threshold'"),
     ],
 )

@@ -223,3 +223,12 @@ def test_the_identity_changes_with_the_weights(hps_folder, words_folder):
     before = metric.identity()["weights"]
     torch.save({"state_dict": {}}, hps_folder / "HPS_v2.1_compressed.pt")
     assert metric.identity()["weights"] != before
+
+
+@pytest.mark.parametrize("name", ["hps", "image_reward", "vqa_score"])
+def test_the_identity_changes_with_the_tokenizer(name, tmp_path):
+    metric = metric_named(name, tokenizer=str(tmp_path))
+    before = metric.identity()["tokenizer"]
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert metric.identity()["tokenizer"] != before

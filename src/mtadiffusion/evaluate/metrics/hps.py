@@ -41,13 +41,13 @@ class HumanPreference:
     _clip: ClipFeatures | None = field(default=None, init=False, repr=False)
 
     def identity(self) -> Mapping[str, Any]:
-        """The checkpoint."""
-        return {"weights": self._checkpoint().digest()}
+        """The checkpoint and the tokenizer."""
+        return {"weights": self._checkpoint().digest(), "tokenizer": self._vocabulary().digest()}
 
     def setup(self, device: str) -> None:
         """Convert the checkpoint. Raises UserError where it or the tokenizer cannot be had."""
         file = str(self._checkpoint().fetched() / _FILE)
-        words = HubFolder(name=self.tokenizer, files=("tokenizer*.json",), argument="hps.tokenizer").fetched()
+        words = self._vocabulary().fetched()
         self._clip = shared_clip(
             file,
             device,
@@ -62,3 +62,6 @@ class HumanPreference:
 
     def _checkpoint(self) -> HubFolder:
         return HubFolder(name=self.weights, files=(_FILE,), argument="hps.weights")
+
+    def _vocabulary(self) -> HubFolder:
+        return HubFolder(name=self.tokenizer, files=("tokenizer*.json",), argument="hps.tokenizer")

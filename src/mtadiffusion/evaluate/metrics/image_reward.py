@@ -105,8 +105,8 @@ class ImageReward:
     _prepare: Any = field(default=None, init=False, repr=False)
 
     def identity(self) -> Mapping[str, Any]:
-        """The checkpoint."""
-        return {"weights": self._checkpoint().digest()}
+        """The checkpoint and the tokenizer."""
+        return {"weights": self._checkpoint().digest(), "tokenizer": self._vocabulary().digest()}
 
     def setup(self, device: str) -> None:
         """Convert the checkpoint. Raises UserError where it or the tokenizer cannot be had."""
@@ -114,9 +114,7 @@ class ImageReward:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
         file = self._checkpoint().fetched() / _FILE
-        words = HubFolder(
-            name=self.tokenizer, files=("tokenizer*.json",), argument="image_reward.tokenizer"
-        ).fetched()
+        words = self._vocabulary().fetched()
         with loading_errors("image_reward.tokenizer", words):
             self._words = BertTokenizer.from_pretrained(words)
         self._network = load_reward(file).to(device).eval()
@@ -141,6 +139,9 @@ class ImageReward:
 
     def _checkpoint(self) -> HubFolder:
         return HubFolder(name=self.weights, files=(_FILE,), argument="image_reward.weights")
+
+    def _vocabulary(self) -> HubFolder:
+        return HubFolder(name=self.tokenizer, files=("tokenizer*.json",), argument="image_reward.tokenizer")
 
 
 def load_reward(file: Path) -> RewardNetwork:

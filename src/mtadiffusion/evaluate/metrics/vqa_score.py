@@ -103,11 +103,12 @@ class VqaScore:
     _prepare: Any = field(default=None, init=False, repr=False)
 
     def identity(self) -> Mapping[str, Any]:
-        """The checkpoint, the tower and the dtype."""
+        """The checkpoint, the tower, the tokenizer and the dtype."""
         return {
             "model": self.model,
             "weights": self._folder().digest(),
             "vision": self._tower().digest(),
+            "tokenizer": self._vocabulary().digest(),
             "dtype": self.dtype,
         }
 
@@ -117,9 +118,7 @@ class VqaScore:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
         folder, tower = self._folder().fetched(), self._tower().fetched()
-        words = HubFolder(
-            name=self.tokenizer, files=("tokenizer*.json",), argument="vqa_score.tokenizer"
-        ).fetched()
+        words = self._vocabulary().fetched()
         with loading_errors("vqa_score.tokenizer", words):
             self._words = AutoTokenizer.from_pretrained(words)
         dtype = torch_dtype(self.dtype, torch.device(device), "vqa_score.dtype")
@@ -154,6 +153,9 @@ class VqaScore:
 
     def _folder(self) -> HubFolder:
         return HubFolder(name=self.model, files=("config.json", "*model*"), argument="vqa_score.model")
+
+    def _vocabulary(self) -> HubFolder:
+        return HubFolder(name=self.tokenizer, files=("tokenizer*.json",), argument="vqa_score.tokenizer")
 
     def _tower(self) -> HubFolder:
         files = ("config.json", "*model.[bs]*")
