@@ -198,3 +198,18 @@ def test_differences_groups_and_failures_can_be_chosen(out):
         page.check("#failed")
         assert order(page) == ["item-item-2"]
         assert page.locator("#shown").inner_text() == "1 shown"
+
+
+def test_a_picture_of_the_benchmark_that_cannot_be_read_is_said_on_the_page(tmp_path):
+    class Torn(Squares):
+        def picture(self, item):
+            if item.item_id == "item-2":
+                raise OSError("the file is torn")
+            return super().picture(item)
+
+    summary = evaluate(Plan(benchmark=Torn(), methods=[Noise()], metrics=[Change()]), tmp_path)
+    assert [one["error"] for one in summary["failed"]] == ["the benchmark's files: OSError: the file is torn"]
+    with opened(tmp_path / "index.html") as page:
+        missing = page.locator("#item-item-2 .missing").all_text_contents()
+    assert missing == ["cannot be read", "cannot be read", f"failed: {summary['failed'][0]['error']}"]
+    assert not list((tmp_path / "items").glob("item-2-*"))

@@ -62,7 +62,7 @@ def write_gallery(
         plots=[(title, note, [one for one in plots if one.kind == kind]) for kind, title, note in _KINDS],
         methods=results.methods,
         metrics=[{"name": name, **one} for name, one in summary["metrics"].items()],
-        items=list(_cards(results, items)),
+        items=list(_cards(results, items, out)),
         provenance=json.dumps(_provenance(summary), ensure_ascii=False, indent=1),
     )
     with whole_file(out / PAGE) as file:
@@ -82,8 +82,11 @@ def _write_pictures(benchmark: Benchmark, item: Item, out: Path) -> None:
     paths = [out / path for path in _pictures(item).values()]
     if all(path.exists() for path in paths):
         return
-    picture = benchmark.picture(item)
-    for path, content in zip(paths, (given(picture, benchmark.hole(item)), picture), strict=True):
+    try:
+        picture, hole = benchmark.picture(item), benchmark.hole(item)
+    except Exception:  # every method has failed at this item, and says why
+        return
+    for path, content in zip(paths, (given(picture, hole), picture), strict=True):
         buffer = BytesIO()
         lossless = max(content.shape) <= _LOSSLESS
         Image.fromarray(content).save(buffer, "WEBP", lossless=lossless, quality=88)
@@ -108,7 +111,7 @@ def _pairs(summary: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
     return pairs
 
 
-def _cards(results: Results, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
+def _cards(results: Results, items: Sequence[Item], out: Path) -> Iterator[dict[str, Any]]:
     by_item: dict[str, list[Outcome]] = {}
     for outcome in results.outcomes:
         by_item.setdefault(outcome.item, []).append(outcome)
@@ -121,7 +124,9 @@ def _cards(results: Results, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
             "facts": _facts(item, outcomes[0]),
             "hole": outcomes[0].hole_share,
             "failed": any(one.error for one in outcomes),
-            "pictures": _pictures(item),
+            "pictures": {
+                title: path if (out / path).exists() else None for title, path in _pictures(item).items()
+            },
             "results": [_result(one, results) for one in outcomes],
         }
 
