@@ -217,3 +217,16 @@ def test_a_branch_fits_the_backbone_that_it_was_made_for(
     branch: InpaintBranch, unet: UNet2DConditionModel
 ) -> None:
     check_fit(branch, unet)
+
+
+def test_a_branch_for_other_pooled_texts_or_sizes_is_refused(
+    sdxl_unet_factory: Callable[..., UNet2DConditionModel],
+) -> None:
+    branch = InpaintBranch.from_unet(sdxl_unet_factory())
+    check_fit(branch, sdxl_unet_factory())
+    wider = sdxl_unet_factory(projection_class_embeddings_input_dim=20 + 6 * 8)
+    with pytest.raises(UserError, match="backbone's width of pooled text and sizes 68, got 60"):
+        check_fit(branch, wider)
+    coarser = sdxl_unet_factory(addition_time_embed_dim=4)
+    with pytest.raises(UserError, match="backbone's width of an embedded size 4, got 8"):
+        check_fit(branch, coarser)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mtadiffusion.errors import UserError
-from mtadiffusion.models.published import HubFolder, WebFile, file_digest
+from mtadiffusion.models.hub import file_digest
+from mtadiffusion.models.published import HubFolder, WebFile
 
 
 def hub(name: str) -> HubFolder:
@@ -44,13 +45,6 @@ def test_the_digest_is_of_all_files_contents(whole: Path) -> None:
     assert hub(str(whole)).digest() == before
     (whole / "config.json").write_text("[]")
     assert hub(str(whole)).digest() != before
-
-
-def test_the_hubs_cache_names_contents_by_their_hash(tmp_path: Path) -> None:
-    (tmp_path / "blobs").mkdir()
-    (tmp_path / "blobs" / "abc").write_bytes(b"x")
-    (tmp_path / "link").symlink_to(tmp_path / "blobs" / "abc")
-    assert file_digest(tmp_path / "link") == "abc"
 
 
 def test_an_incomplete_cache_is_completed_from_the_hub(whole: Path, tmp_path: Path, monkeypatch) -> None:

@@ -177,6 +177,67 @@ def test_a_fine_tune_published_in_half_precision_alone_is_loaded(own_backbone: P
     assert torch.equal(parts["unet"].state_dict()["conv_in.weight"], stored["conv_in.weight"])
 
 
+def in_pieces(folder: Path, variant: str | None = None) -> None:
+    """Write the networks of a backbone's folder again in files of a few kB with an index."""
+    for name, network in loading.load_components(folder, torch.float32).items():
+        if isinstance(network, torch.nn.Module):
+            for file in (folder / name).glob("*.safetensors"):
+                file.unlink()
+            network.save_pretrained(folder / name, max_shard_size="30KB", variant=variant)
+            assert len(list((folder / name).glob("*-of-*.safetensors"))) > 1
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_weights_in_several_files_are_loaded_whole_or_refused(
+    own_backbone: Path, variant: str | None
+) -> None:
+    stored = load_file(own_backbone / "unet" / "diffusion_pytorch_model.safetensors")
+    in_pieces(own_backbone, variant)
+    path = registry.resolve_backbone(str(own_backbone))
+    loaded = loading.load_components(path, torch.float32)["unet"].state_dict()
+    assert all(torch.equal(stored[name], loaded[name]) for name in stored)
+    next((own_backbone / "text_encoder").glob("*-of-*.safetensors")).unlink()
+    with pytest.raises(UserError, match=r"--model lacks model.*-of-.*safetensors, got '.*text_encoder'"):
+        registry.resolve_backbone(str(own_backbone))
+
+
+def test_an_index_that_names_files_elsewhere_is_refused(own_backbone: Path) -> None:
+    in_pieces(own_backbone)
+    index = own_backbone / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"conv_in.weight": "../../secret.safetensors"}}))
+    with pytest.raises(UserError, match="--model must list files beside it"):
+        registry.resolve_backbone(str(own_backbone))
+    index.write_text("[]")
+    with pytest.raises(UserError, match="--model must list the files of its weights"):
+        registry.resolve_backbone(str(own_backbone))
+
+
+def test_of_a_network_that_is_not_asked_for_nothing_is_read_or_fetched(
+    own_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("vae", "text_encoder"):
+        next((own_backbone / part).glob("*.safetensors")).unlink()
+    path = registry.resolve_backbone(str(own_backbone), "backbone", ("unet",))
+    parts = loading.load_components(path, torch.float32, "backbone", ("unet",))
+    assert parts.keys() == {"unet", "tokenizer", "scheduler"}
+    with pytest.raises(UserError, match="backbone lacks diffusion_pytorch_model"):
+        registry.resolve_backbone(str(own_backbone), "backbone")
+    asked: list[str] = []
+
+    def download(_name: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
+        asked.extend(allow_patterns)
+        return str(own_backbone)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    registry.resolve_backbone(SD15, "backbone", ("unet",))
+    wanted = ["unet/diffusion_pytorch_model.safetensors", "vae/config.json", "tokenizer/vocab.json"]
+    others = ["vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"]
+    kept = list(huggingface_hub.utils.filter_repo_objects([*wanted, *others], allow_patterns=asked))
+    assert kept == wanted
+
+
 def test_half_precision_alone_is_fetched_where_there_is_nothing_else(
     own_backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

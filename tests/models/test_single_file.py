@@ -102,6 +102,10 @@ def test_the_shipped_configurations_serve_a_file_whose_sizes_they_fit(
     assert [parts[name].pad_token for name in ("tokenizer", "tokenizer_2")] == ["<|endoftext|>", "!"]
     networks = [part for part in parts.values() if isinstance(part, torch.nn.Module)]
     assert {network.dtype for network in networks} == {torch.bfloat16}
+    alone = load_components(path, torch.bfloat16, networks=("unet",))
+    assert alone.keys() == {
+        *("unet", "tokenizer", "tokenizer_2", "scheduler", "force_zeros_for_empty_prompt")
+    }
 
 
 def test_a_size_that_no_shipped_layout_has_asks_for_its_configurations(sd15_file: Path) -> None:

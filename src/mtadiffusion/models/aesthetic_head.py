@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from mtadiffusion.errors import UserError
 
@@ -22,11 +23,12 @@ def load_head(path: str) -> tuple[np.ndarray, float]:
         UserError: no such file, or no such layer in it.
     """
     content = _read(path)
+    stream = io.BytesIO(content)
     try:
         if path.endswith(".safetensors"):
-            tensors = load_file(path)
+            tensors = load(content)
         else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = torch.load(stream, map_location="cpu", weights_only=True)
         weight, bias = tensors["weight"].float(), tensors["bias"].float()
         return weight.reshape(-1).numpy(), float(bias.reshape(()))
     except Exception as error:  # whatever the loaders make of a file that is something else

@@ -155,7 +155,11 @@ def check_fit(branch: InpaintBranch, unet: UNet2DConditionModel) -> None:
         ("layers_per_block", "layers a level"),
         ("latent_channels", "latent channels"),
         ("addition_embed_type", "added embedding"),
+        ("addition_time_embed_dim", "width of an embedded size"),
+        ("projection_class_embeddings_input_dim", "width of pooled text and sizes"),
     ):
+        if field not in needed:
+            continue  # of a backbone without an added embedding
         own, backbone = _comparable(branch.config[field]), _comparable(needed[field])
         if field == "layers_per_block":
             levels = len(needed["block_out_channels"])

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtadiffusion.errors import UserError
-from mtadiffusion.models.model_files import has_second_encoder
+from mtadiffusion.models.hub import is_variant
+from mtadiffusion.models.model_files import NETWORKS, has_second_encoder
 from mtadiffusion.models.single_file import load_single_file, read_header
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ DTYPES = ("auto", "float32", "float16", "bfloat16")
 _FEW = 3
 
 
-def load_components(path: Path, dtype: torch.dtype, argument: str = "--model") -> dict[str, Any]:
+def load_components(
+    path: Path, dtype: torch.dtype, argument: str = "--model", networks: Collection[str] = NETWORKS
+) -> dict[str, Any]:
     """The parts of a backbone under the names of a pipeline's arguments: vae, text_encoder, tokenizer, unet,
     scheduler; of an SDXL text_encoder_2, tokenizer_2 and force_zeros_for_empty_prompt besides.
 
@@ -34,15 +37,25 @@ def load_components(path: Path, dtype: torch.dtype, argument: str = "--model") -
         path: a folder in the diffusers layout, or one safetensors file in the original one.
         dtype: of the weights.
         argument: the name of `path` in messages.
+        networks: those wanted; of others nothing is read.
     """
     if path.is_file():
-        return load_single_file(path, dtype, argument)
+        parts = load_single_file(path, dtype, argument, networks)
+    else:
+        parts = _load_folder(path, dtype, argument, networks)
+    if "tokenizer_2" in parts:
+        parts["force_zeros_for_empty_prompt"] = zeros_for_empty_prompt(path, argument)
+    return parts
+
+
+def _load_folder(path: Path, dtype: torch.dtype, argument: str, networks: Collection[str]) -> dict[str, Any]:
     import diffusers
     from transformers import CLIPTokenizer
 
     parts = {
         name: _load_weights(model_class, path / name, dtype=dtype, argument=argument)
         for name, model_class in _network_classes(path, argument).items()
+        if name in networks
     }
     for name in ("tokenizer", "tokenizer_2")[: 1 + has_second_encoder(path)]:
         with loading_errors(argument, path / name):
@@ -51,22 +64,35 @@ def load_components(path: Path, dtype: torch.dtype, argument: str = "--model") -
     scheduler_class = _class_named(path / "scheduler", "scheduler_config.json", schedulers, argument)
     with loading_errors(argument, path / "scheduler"):
         parts["scheduler"] = scheduler_class.from_pretrained(path / "scheduler")
-    if has_second_encoder(path):
-        index = _read_json(path / "model_index.json", argument)
-        parts["force_zeros_for_empty_prompt"] = bool(index.get("force_zeros_for_empty_prompt", True))
     return parts
 
 
-def empty_components(path: Path, argument: str = "--model") -> dict[str, Any]:
+def empty_components(
+    path: Path, argument: str = "--model", networks: Collection[str] = NETWORKS
+) -> dict[str, Any]:
     """The networks of a backbone on the meta device, from their configurations alone."""
     import torch
 
-    folder = read_header(path, argument).layout if path.is_file() else path
+    folder = layout_of(path, argument)
     with torch.device("meta"):
         return {
             name: _from_config(model_class, folder / name, argument)
             for name, model_class in _network_classes(folder, argument).items()
+            if name in networks
         }
+
+
+def layout_of(path: Path, argument: str) -> Path:
+    """The folder of a backbone's configurations: itself, or the one that goes with a single file."""
+    return read_header(path, argument).layout if path.is_file() else path
+
+
+def zeros_for_empty_prompt(path: Path, argument: str = "--model") -> bool:
+    """Whether a backbone takes the empty prompt as all zeros instead of encoding it, as SDXL does."""
+    folder = layout_of(path, argument)
+    if not has_second_encoder(folder):
+        return False
+    return bool(_read_json(folder / "model_index.json", argument).get("force_zeros_for_empty_prompt", True))
 
 
 def load_branch(path: Path, dtype: torch.dtype, argument: str = "--branch") -> InpaintBranch:
@@ -177,7 +203,7 @@ def _load_weights(model_class: Any, folder: Path, *, dtype: torch.dtype, argumen
 
 def _variant(folder: Path) -> str | None:
     """`fp16` where the weights are there in that form alone, as some fine-tunes are published."""
-    whole = [path for path in folder.glob("*.safetensors*") if ".fp16" not in path.name]
+    whole = [path for path in folder.glob("*.safetensors*") if not is_variant(path)]
     return None if whole else "fp16"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ _PICKLE_REMEDY = (
     "loading a pickle can run foreign code: where you trust the file, load it with diffusers and "
     "write it again with save_pretrained(FOLDER, safe_serialization=True)"
 )
+_INCOMPLETE = "the folder is incomplete: copy it again"
 _WEIGHTS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -23,25 +25,33 @@ _WEIGHTS = {
 }
 """The folders of a backbone that hold weights, and their file's name without its suffix."""
 
+NETWORKS = tuple(_WEIGHTS)
+"""The networks of a backbone; only SDXL has the last one."""
+
+UNET_ALONE = ("unet",)
+"""The one that a training step runs where everything else was encoded before."""
+
 _SECOND = ("text_encoder_2", "tokenizer_2")
 """The folders that SDXL has besides."""
 
 _FORMS = (".safetensors", ".safetensors.index.json", "-?????-of-?????.safetensors")
-HUB_FILES: dict[Kind, list[str]] = {
-    "backbone": [
-        "model_index.json",
-        "scheduler/*.json",
-        "tokenizer/*",
-        "tokenizer_2/*",
-        *(f"{part}/config.json" for part in _WEIGHTS),
-        *(f"{part}/{stem}{form}" for part, stem in _WEIGHTS.items() for form in _FORMS),
-    ],
-    "branch": ["config.json", "diffusion_pytorch_model*.safetensors", "*.safetensors.index.json"],
-}
-"""What is fetched of a hub id: no pickles, no second form of the same weights."""
+_HALF_FORMS = (".fp16.safetensors", ".safetensors.index.fp16.json", ".fp16-?????-of-?????.safetensors")
 
-HALF_HUB_FILES = [f"{part}/{stem}.fp16.safetensors" for part, stem in _WEIGHTS.items()]
-"""What is fetched besides of a backbone that is published in half precision alone."""
+
+def hub_files(kind: Kind, networks: Collection[str] = NETWORKS, *, half: bool = False) -> list[str]:
+    """Patterns of what is fetched of a hub id: no pickles, no second form of the same weights.
+
+    Args:
+        kind: what it is; a backbone or a branch.
+        networks: of a backbone, those whose weights are wanted; configurations and tokenizers always are.
+        half: of a backbone, the weights in half precision, for those that are published in that form alone.
+    """
+    if kind == "branch":
+        return ["config.json", "diffusion_pytorch_model*.safetensors", "*.safetensors.index.json"]
+    small = ["model_index.json", "scheduler/*.json", "tokenizer/*", "tokenizer_2/*"]
+    small += [f"{part}/config.json" for part in NETWORKS]
+    forms = _HALF_FORMS if half else _FORMS
+    return small + [f"{part}/{_WEIGHTS[part]}{form}" for part in networks for form in forms]
 
 
 def has_second_encoder(folder: Path) -> bool:
@@ -53,8 +63,11 @@ def has_second_encoder(folder: Path) -> bool:
     return bool((index.get("text_encoder_2") or [None])[0])
 
 
-def check_layout(kind: Kind, folder: Path, argument: str) -> None:
-    """Raise a UserError that names the first file that the folder of a model of this kind lacks."""
+def check_layout(kind: Kind, folder: Path, argument: str, networks: Collection[str] = NETWORKS) -> None:
+    """Raise a UserError that names the first file that the folder of a model of this kind lacks.
+
+    Of a backbone the weights of `networks` alone must be there.
+    """
     if kind != "backbone":
         _check_file(
             folder / "config.json", argument, f"a {kind} is a folder with config.json and safetensors"
@@ -71,7 +84,8 @@ def check_layout(kind: Kind, folder: Path, argument: str) -> None:
     for part, stem in _WEIGHTS.items():
         if two or part not in _SECOND:
             _check_file(folder / part / "config.json", argument, remedy)
-            _check_weights(folder / part, stem, argument)
+            if part in networks:
+                _check_weights(folder / part, stem, argument)
 
 
 def _check_file(path: Path, argument: str, remedy: str) -> None:
@@ -80,16 +94,32 @@ def _check_file(path: Path, argument: str, remedy: str) -> None:
 
 
 def _check_weights(folder: Path, stem: str, argument: str) -> None:
-    forms = (".safetensors", ".safetensors.index.json", ".fp16.safetensors")
+    forms = (".safetensors", ".fp16.safetensors")
     if any(any(folder.glob(f"{stem}{form}")) for form in forms):
+        return
+    if indices := sorted(folder.glob(f"{stem}.safetensors.index*.json")):
+        _check_pieces(indices[-1], argument)  # of two, the plain one
         return
     pickles = sorted(path for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
         rule = f"must hold safetensors, not the pickle {pickles[0].name}"
         raise UserError(argument, rule, str(folder), _PICKLE_REMEDY)
-    remedy = "the folder is incomplete: copy it again"
     expected = "its weights" if stem == "*" else f"{stem}.safetensors"
-    raise UserError(argument, f"lacks {expected}", str(folder), remedy)
+    raise UserError(argument, f"lacks {expected}", str(folder), _INCOMPLETE)
+
+
+def _check_pieces(index: Path, argument: str) -> None:
+    """Weights in several files: all that their index names must lie beside it."""
+    try:
+        pieces = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        rule = "must list the files of its weights"
+        raise UserError(argument, rule, str(index), _INCOMPLETE) from error
+    strange = sorted(str(piece) for piece in pieces if Path(str(piece)).name != piece)
+    if strange or not pieces:
+        raise UserError(argument, "must list files beside it", f"{index}: {strange}", _INCOMPLETE)
+    for piece in sorted(pieces):
+        _check_file(index.parent / piece, argument, _INCOMPLETE)
 
 
 def branch_of_file(path: Path, argument: str) -> Path:

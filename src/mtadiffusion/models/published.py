@@ -5,12 +5,11 @@ They are fetched once where there is a network. Where there is none, the error s
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from mtadiffusion.errors import UserError
+from mtadiffusion.models.hub import cached_folder, fetched_folder, file_digest, joint_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ class HubFolder:
         """The folder, where all files are on this machine."""
         folder = Path(self.name).expanduser() if self.name else Path()
         if not (self.name and folder.is_dir()):
-            cached = self._cached()
+            cached = cached_folder(self.name, self._wanted())
             if cached is None:
                 return None
             folder = cached
@@ -52,7 +51,7 @@ class HubFolder:
         if self.name and given.exists():
             lacking = self._missing(given) if given.is_dir() else self.files[0]
             raise UserError(self.argument, f"must be a folder that holds {lacking}", self.name)
-        return self._download()
+        return fetched_folder(self.name, self._wanted(), self.argument)
 
     def digest(self) -> str | None:
         """Hex digest of the files' contents; None where they are not on this machine."""
@@ -60,39 +59,13 @@ class HubFolder:
         if folder is None:
             return None
         paths = sorted({path for pattern in self.files for path in folder.glob(pattern)})
-        return _joint_digest(tuple(file_digest(path) for path in paths))
+        return joint_digest(file_digest(path) for path in paths)
 
     def _wanted(self) -> list[str]:
         return [*self.files, *self.also]
 
     def _missing(self, folder: Path) -> str | None:
         return next((pattern for pattern in self.files if not any(folder.glob(pattern))), None)
-
-    def _cached(self) -> Path | None:
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(snapshot_download(self.name, allow_patterns=self._wanted(), local_files_only=True))
-        except (OSError, ValueError):
-            return None
-
-    def _download(self) -> Path:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-        try:
-            return Path(snapshot_download(self.name, allow_patterns=self._wanted()))
-        except (RepositoryNotFoundError, HFValidationError):
-            rule = "is neither a folder here nor a public model of the hub"
-            raise UserError(self.argument, rule, self.name) from None
-        except Exception as error:  # the client raises whatever its transport does
-            wanted = " ".join(f"--include '{pattern}'" for pattern in self._wanted())
-            remedy = (
-                f"where there is a network, fetch it once with `hf download {self.name} {wanted} "
-                f"--local-dir FOLDER`, then pass FOLDER as {self.argument}"
-            )
-            rule = "is not on this machine, and the hub is out of reach"
-            raise UserError(self.argument, rule, self.name, remedy) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,25 +122,3 @@ class WebFile:
         import torch
 
         return Path(torch.hub.get_dir()) / "checkpoints" / self.saved_as
-
-
-def file_digest(path: Path) -> str:
-    """Hex digest of a file's content, computed once as long as the file stays as it is.
-
-    The hub's cache names a file by the hash of its content, which is then taken instead.
-    """
-    place = path.resolve()
-    if place.parent.name == "blobs":
-        return place.name
-    facts = place.stat()
-    return _content_digest(place, facts.st_size, facts.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _content_digest(path: Path, _size: int, _modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _joint_digest(digests: tuple[str, ...]) -> str:
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()

@@ -7,16 +7,17 @@ by name; nothing else asks whether a model is the embedded one. How these become
 
 from __future__ import annotations
 
-import difflib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtadiffusion.errors import UserError, nearest_name
+from mtadiffusion.models.hub import cached_folder, fetched_folder
 from mtadiffusion.models.loading import load_branch, load_components, torch_device, torch_dtype
-from mtadiffusion.models.model_files import HALF_HUB_FILES, HUB_FILES, Kind, branch_of_file, check_layout
+from mtadiffusion.models.model_files import NETWORKS, Kind, branch_of_file, check_layout, hub_files
 from mtadiffusion.models.single_file import read_header
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 NO_BRANCH = "none"
 """The branch name that means: the backbone alone, with latent blending."""
 
+_ON_HUB: tuple[Kind, ...] = ("backbone", "branch")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _OPTIONS: dict[Kind, str] = {
     "backbone": "--model",
@@ -117,8 +119,15 @@ def embedded_backbone(name: str) -> Path | None:
     return _embedded_folder(known[name]) if name in known else None
 
 
-def resolve_backbone(name: str, argument: str = _OPTIONS["backbone"]) -> Path:
+def resolve_backbone(
+    name: str, argument: str = _OPTIONS["backbone"], networks: Collection[str] = NETWORKS
+) -> Path:
     """Where a backbone lies, given its embedded name, folder, safetensors file or hub id; fetched if need be.
+
+    Args:
+        name: what names it.
+        argument: what the user typed it for, in messages.
+        networks: those whose weights must be there; of a hub id no others are fetched.
 
     Returns:
         A folder in the diffusers layout, or a file in the original one.
@@ -128,7 +137,7 @@ def resolve_backbone(name: str, argument: str = _OPTIONS["backbone"]) -> Path:
     """
     if name and (path := Path(name).expanduser()).is_file():
         return read_header(path, argument).path
-    return _resolved("backbone", name, argument)
+    return _resolved("backbone", name, argument, networks)
 
 
 def resolve_branch(name: str, argument: str = _OPTIONS["branch"]) -> Path:
@@ -200,7 +209,9 @@ def load_pipeline(
 
 
 def _entry(known: _Known) -> ModelEntry:
-    folder = _embedded_folder(known) if known.embedded_at else _cached_snapshot(known.name, known.kind)
+    folder = (
+        _embedded_folder(known) if known.embedded_at else cached_folder(known.name, hub_files(known.kind))
+    )
     present = folder is not None and _is_complete(known.kind, folder)
     size = _size_mb(folder) if present and folder is not None else known.download_mb
     return ModelEntry(
@@ -222,13 +233,13 @@ def _size_mb(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
-def _resolved(kind: Kind, name: str, argument: str) -> Path:
-    folder = _find_folder(kind, name, argument)
-    check_layout(kind, folder, argument)
+def _resolved(kind: Kind, name: str, argument: str, networks: Collection[str] = NETWORKS) -> Path:
+    folder = _find_folder(kind, name, argument, networks)
+    check_layout(kind, folder, argument, networks)
     return folder
 
 
-def _find_folder(kind: Kind, name: str, argument: str) -> Path:
+def _find_folder(kind: Kind, name: str, argument: str, networks: Collection[str]) -> Path:
     embedded = {known.name: known for known in _KNOWN if known.kind == kind and known.embedded_at}
     if name in embedded:
         folder = _embedded_folder(embedded[name])
@@ -244,57 +255,27 @@ def _find_folder(kind: Kind, name: str, argument: str) -> Path:
     names = [known.name for known in _KNOWN if known.kind == kind]
     if name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1:
         raise UserError(argument, "must be an existing folder", name, "there is no such folder")
-    if not _HUB_ID.fullmatch(name) or kind not in HUB_FILES:
+    if not _HUB_ID.fullmatch(name) or kind not in _ON_HUB:
         remedy = f"{nearest_name(name, names)}; a folder serves too"
         raise UserError(argument, f"is no known {kind.replace('_', ' ')}", name, remedy)
-    return _from_hub(kind, name, argument, names)
+    return _from_hub(kind, name, argument, names, networks)
 
 
-def _from_hub(kind: Kind, name: str, argument: str, names: list[str]) -> Path:
+def _from_hub(kind: Kind, name: str, argument: str, names: list[str], networks: Collection[str]) -> Path:
     """The snapshot of a hub id in the local cache, fetched if it is not complete there."""
-    cached = _cached_snapshot(name, kind)
-    if cached is not None and _is_complete(kind, cached):
+    cached = cached_folder(name, hub_files(kind, networks))
+    if cached is not None and _is_complete(kind, cached, networks):
         return cached
+    otherwise = f"; or use {argument} sticker"
+    folder = fetched_folder(name, hub_files(kind, networks), argument, names, otherwise)
+    if kind == "backbone" and not _is_complete(kind, folder, networks):
+        folder = fetched_folder(name, hub_files(kind, networks, half=True), argument, names, otherwise)
+    return folder
 
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
+def _is_complete(kind: Kind, folder: Path, networks: Collection[str] = NETWORKS) -> bool:
     try:
-        folder = Path(snapshot_download(name, allow_patterns=HUB_FILES[kind]))
-        if kind == "backbone" and not _is_complete(kind, folder):
-            folder = Path(snapshot_download(name, allow_patterns=HALF_HUB_FILES))
-        return folder
-    except RepositoryNotFoundError:
-        rule = "is neither a folder here nor a public model of the hub"
-        raise UserError(argument, rule, name, nearest_name(name, names)) from None
-    except HFValidationError:
-        raise UserError(
-            argument, "is neither a folder nor a hub id", name, nearest_name(name, names)
-        ) from None
-    except Exception as error:  # the client raises whatever its transport does
-        others = [known for known in names if known != name]
-        close = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
-        remedy = (
-            f"{f'did you mean {close[0]!r}? ' if close else ''}Where there is a network, fetch it once with "
-            f"`hf download {name} --local-dir FOLDER`, then pass {argument} FOLDER; or use {argument} sticker"
-        )
-        rule = "is not on this machine, and the hub is out of reach"
-        raise UserError(argument, rule, name, remedy) from error
-
-
-def _cached_snapshot(name: str, kind: Kind) -> Path | None:
-    """The folder of a hub id in the local cache, complete or not; None where there is none."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES[kind], local_files_only=True))
-    except (OSError, ValueError):
-        return None
-
-
-def _is_complete(kind: Kind, folder: Path) -> bool:
-    try:
-        check_layout(kind, folder, "")
+        check_layout(kind, folder, "", networks)
     except UserError:
         return False
     return True

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtadiffusion.errors import UserError
+from mtadiffusion.models.model_files import NETWORKS
 
 if TYPE_CHECKING:
     import torch
@@ -104,29 +105,29 @@ def read_header(path: Path, argument: str) -> SingleFile:
     return header
 
 
-def load_single_file(path: Path, dtype: torch.dtype, argument: str) -> dict[str, Any]:
+def load_single_file(
+    path: Path, dtype: torch.dtype, argument: str, networks: Collection[str] = NETWORKS
+) -> dict[str, Any]:
     """The parts of a backbone, under the names of a pipeline's arguments; see `loading.load_components`."""
     import diffusers
 
     file = read_header(path, argument)
     name = "StableDiffusionXLPipeline" if file.kind == "sdxl" else "StableDiffusionPipeline"
+    own = NETWORKS if file.kind == "sdxl" else NETWORKS[:-1]
     tokenizers = {
         part: _tokenizer(file.layout / part, padding)
         for part, padding in _PADDING.items()
         if part == "tokenizer" or file.kind == "sdxl"
     }
+    left_out = dict.fromkeys(part for part in own if part not in networks)
     with _loading(file, argument):
         pipeline = getattr(diffusers, name).from_single_file(
-            str(path), config=str(file.layout), local_files_only=True, **tokenizers
+            str(path), config=str(file.layout), local_files_only=True, **tokenizers, **left_out
         )
-    parts = {part: getattr(pipeline, part) for part in ("vae", "text_encoder", "unet")}
-    if file.kind == "sdxl":
-        parts["text_encoder_2"] = pipeline.text_encoder_2
+    parts = {part: getattr(pipeline, part) for part in own if part in networks}
     for part, network in parts.items():
         _check_whole(part, network, file, argument)
         network.to(dtype).eval()
-    if file.kind == "sdxl":
-        parts["force_zeros_for_empty_prompt"] = pipeline.config.force_zeros_for_empty_prompt
     return {**parts, **tokenizers, "scheduler": _scheduler(pipeline.scheduler, file)}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mtadiffusion.evaluate.benchmark import Item
 from mtadiffusion.evaluate.metrics.metric import Batch, Definition, Metric
-from mtadiffusion.models.published import file_digest
+from mtadiffusion.models.hub import file_digest
 from mtadiffusion.stickers.judge import WEIGHTS, Judge, Verdict, load_judge
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from mtadiffusion.errors import UserError, nearest_name
 from mtadiffusion.evaluate.benchmark import Settings
 from mtadiffusion.evaluate.methods.canvas import Canvas, prepare
-from mtadiffusion.evaluate.methods.weights import check_named, digest
+from mtadiffusion.evaluate.methods.weights import check_named
+from mtadiffusion.models.hub import weights_digest
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,7 @@ class CanvasMethod(abc.ABC):
     def identity(self) -> Mapping[str, Any]:
         """Kind, options, and digests of the weights that they name."""
         sources = self.sources()
-        digests = {option: digest(path, parts) for option, (path, parts) in sources.items()}
+        digests = {option: weights_digest(path, parts) for option, (path, parts) in sources.items()}
         return {"kind": self.kind, **self.options(), "weights": digests}
 
     def sources(self) -> Mapping[str, tuple[Path, tuple[str, ...]]]:

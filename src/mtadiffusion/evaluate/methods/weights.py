@@ -1,19 +1,12 @@
-"""Where the weights of a method lie, and digests of their contents, so that results are never taken for those
-of other weights."""
+"""Where the weights of a method lie, and whether they are all there."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mtadiffusion.errors import UserError
-
-DECIDING = {".safetensors", ".json", ".txt", ".model"}
-"""Suffixes of the files that decide what a folder of weights does."""
-
-_CHUNK = 1 << 22
+from mtadiffusion.models.hub import fetched_folder
 
 
 def check_named(name: str, argument: str) -> None:
@@ -39,15 +32,7 @@ def find_folder(name: str, argument: str, files: Sequence[str]) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(files)))
-    except Exception as error:  # the client raises whatever its transport does
-        rule = "is neither a folder here nor a model of the hub that can be reached"
-        remedy = f"where there is a network, run `hf download {name} --local-dir FOLDER`, then pass FOLDER"
-        raise UserError(argument, rule, name, remedy) from error
+    return fetched_folder(name, files, argument)
 
 
 def check_files(folder: Path, files: Iterable[str], argument: str) -> None:
@@ -55,46 +40,3 @@ def check_files(folder: Path, files: Iterable[str], argument: str) -> None:
     for file in files:
         if not (folder / file).is_file():
             raise UserError(argument, f"lacks {file}", str(folder), "it is another layout, or incomplete")
-
-
-def digest(path: Path, parts: Sequence[str] = (".",)) -> str:
-    """Hex digest of a weights file, or of parts of a folder: files, or folders with what lies right in them.
-
-    Names count as well as contents. Parts that are not there do not count, nor do variants of weights
-    (`model.fp16.safetensors`) beside the plain ones, which are not loaded then.
-    """
-    if path.is_file():
-        return _file_digest(path)
-    total = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        for file in _deciding(path / part):
-            total.update(f"{part}/{file.name}\0{_file_digest(file)}\n".encode())
-    return total.hexdigest()
-
-
-def _deciding(part: Path) -> list[Path]:
-    if part.is_file():
-        return [part]
-    files = sorted(part.iterdir()) if part.is_dir() else []
-    deciding = [file for file in files if file.suffix in DECIDING]
-    plain = [file for file in deciding if not _is_variant(file)]
-    return plain if any(file.suffix == ".safetensors" for file in plain) else deciding
-
-
-def _is_variant(file: Path) -> bool:
-    return file.suffix == ".safetensors" and "." in file.stem
-
-
-def _file_digest(path: Path) -> str:
-    about = path.stat()
-    return _content_digest(path.resolve(), about.st_size, about.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1024)
-def _content_digest(path: Path, _size: int, _mtime_ns: int) -> str:
-    """Of a file's content, read once in a process as long as it does not change."""
-    total = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            total.update(chunk)
-    return total.hexdigest()
