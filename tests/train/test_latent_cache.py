@@ -18,13 +18,13 @@ from diffusers import StableDiffusionPipeline
 from mtadiffusion.config import TrainConfig
 from mtadiffusion.errors import UserError
 from mtadiffusion.train import latent_cache
+from mtadiffusion.train.backbone import Backbone
 from mtadiffusion.train.batches import CachedBatches, EncodedBatches
 from mtadiffusion.train.cache_files import DamagedShardError, open_shard
 from mtadiffusion.train.dataset import TrainingSamples
 from mtadiffusion.train.encoding import build_encoders
 from mtadiffusion.train.faults import Faults
 from mtadiffusion.train.latent_cache import LatentCache, cache_facts, filled_cache
-from mtadiffusion.train.setup import load_backbone
 
 from .conftest import Shapes, changed
 from .test_dataset import Altered
@@ -37,7 +37,7 @@ def closed_shards() -> None:
 
 @pytest.fixture
 def encoders(config: TrainConfig) -> Any:
-    return partial(build_encoders, load_backbone(config.backbone, "cpu"), config)
+    return partial(build_encoders, Backbone(config, "cpu"), config)
 
 
 def of_shapes(config: TrainConfig, count: int = 7, **data: Any) -> tuple[TrainConfig, TrainingSamples]:
@@ -255,9 +255,12 @@ def test_a_shard_that_is_no_shard_is_damaged(tmp_path: Path) -> None:
 
 
 def test_text_states_equal_the_stock_pipelines(config: TrainConfig, encoders: Any) -> None:
-    parts = vars(load_backbone(config.backbone, "cpu"))
+    backbone = Backbone(config, "cpu")
+    parts = vars(backbone.encoders)
     stock = StableDiffusionPipeline(
-        **{name: parts[name] for name in ("vae", "unet", "text_encoder", "tokenizer", "scheduler")},
+        **{name: parts[name] for name in ("vae", "text_encoder", "tokenizer")},
+        unet=backbone.unet,
+        scheduler=backbone.scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

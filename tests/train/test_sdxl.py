@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +17,13 @@ from mtadiffusion.config import TrainConfig
 from mtadiffusion.errors import UserError
 from mtadiffusion.models.branch import InpaintBranch
 from mtadiffusion.recipes import RECIPES, debug
+from mtadiffusion.train.backbone import Backbone
 from mtadiffusion.train.batches import CachedBatches, EncodedBatches
 from mtadiffusion.train.dataset import TrainingSamples
 from mtadiffusion.train.encoding import build_encoders
 from mtadiffusion.train.faults import Faults
-from mtadiffusion.train.latent_cache import filled_cache
+from mtadiffusion.train.latent_cache import LatentCache, cache_facts, filled_cache
 from mtadiffusion.train.noise_schedule import NoiseSchedule
-from mtadiffusion.train.setup import load_backbone
 from mtadiffusion.train.step import LatentBatch
 
 from .conftest import Shapes, changed
@@ -58,7 +59,7 @@ def test_a_run_trains_a_branch_that_fills_holes(sdxl_folder: Path, tmp_path: Pat
 def test_cached_and_uncached_batches_tell_sdxl_the_same(config: TrainConfig, tmp_path: Path) -> None:
     config = changed(config, data={"cache_dir": str(tmp_path), "records": 0})
     samples = TrainingSamples(Shapes(count=5, height=70, width=90), config.data, 5)
-    encoders = partial(build_encoders, load_backbone(config.backbone, "cpu"), config)
+    encoders = partial(build_encoders, Backbone(config, "cpu"), config)
     one = CachedBatches(samples, filled_cache(config, samples, tmp_path, encoders), 0.3).batch([0, 1, 7])
     other = EncodedBatches(samples, *encoders(Faults(5, 0)), 0.3).batch([0, 1, 7])
     for batch in (one, other):
@@ -70,6 +71,20 @@ def test_cached_and_uncached_batches_tell_sdxl_the_same(config: TrainConfig, tmp
     for name in ("text_embeds", "time_ids"):
         torch.testing.assert_close(one.added_cond_kwargs[name], other.added_cond_kwargs[name])
     assert one.added_cond_kwargs["time_ids"][:, :2].tolist() == [[70.0, 90.0]] * 3
+
+
+def test_another_idea_of_the_empty_prompt_is_another_cache(
+    config: TrainConfig, sdxl_folder: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(sdxl_folder, tmp_path / "sdxl"))
+    config = changed(config, backbone=str(own))
+    samples = TrainingSamples(Shapes(count=2), config.data, 5)
+    LatentCache(tmp_path / "cache", samples, cache_facts(config, samples))
+    index = json.loads((own / "model_index.json").read_text())
+    index["force_zeros_for_empty_prompt"] = False
+    (own / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"empty prompt \(all zeros True there, False here\)"):
+        LatentCache(tmp_path / "cache", samples, cache_facts(config, samples))
 
 
 def test_other_backbones_are_told_no_sizes() -> None:

@@ -67,7 +67,8 @@ def test_loss_falls_on_a_tiny_problem(config: TrainConfig, tmp_path: Path) -> No
 def test_only_the_branch_and_the_vgg_change(config: TrainConfig, tmp_path: Path) -> None:
     source = trainer.record_source("shapes", "train", 0, 64)
     run = trainer.TrainingRun(config, tmp_path, source, None)
-    frozen = (run.backbone.unet, run.backbone.vae, run.backbone.text_encoder)
+    encoders = run.backbone.encoders
+    frozen = (run.backbone.unet, encoders.vae, encoders.text_encoder)
     before = [value.clone() for part in frozen for value in part.state_dict().values()]
     branch = [value.clone() for value in run.models.branch.parameters()]
     batches = run._batches(run.samples)

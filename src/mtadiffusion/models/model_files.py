@@ -31,6 +31,9 @@ NETWORKS = tuple(_WEIGHTS)
 UNET_ALONE = ("unet",)
 """The one that a training step runs where everything else was encoded before."""
 
+ENCODERS = NETWORKS[1:]
+"""Those that encode and decode."""
+
 _SECOND = ("text_encoder_2", "tokenizer_2")
 """The folders that SDXL has besides."""
 

@@ -19,6 +19,7 @@ from mtadiffusion.models.autoencoders import encode_posterior
 from mtadiffusion.models.conditioning import latent_known, masked_image
 from mtadiffusion.models.text_encoders import TextEncoders, TextStates
 from mtadiffusion.seeding import numpy_generator, torch_generator
+from mtadiffusion.train.backbone import Backbone
 from mtadiffusion.train.faults import Faults
 from mtadiffusion.train.losses import edge_target
 
@@ -97,12 +98,6 @@ def is_emptied(seed: int, number: int, empty: float) -> bool:
     return bool(numpy_generator(seed, "empty prompt", number).uniform() < empty)
 
 
-def picture_factor(vae: Any, unet: Any) -> int:
-    """What the sides of a picture must be multiples of, so that every level of VAE and UNet halves evenly."""
-    levels = len(vae.config.block_out_channels) - 1 + len(unet.config.block_out_channels) - 1
-    return 2**levels
-
-
 class PromptEncoder:
     """Text encoder states by prompt.
 
@@ -137,19 +132,15 @@ class PromptEncoder:
         return len(self.encoders.tokenizer(text, truncation=False, verbose=False).input_ids)
 
 
-def build_encoders(backbone: Any, config: TrainConfig, faults: Faults) -> tuple[LatentEncoder, PromptEncoder]:
-    """What encodes pictures and texts for a run.
-
-    Args:
-        backbone: has `vae` and `text_encoders`.
-        config: the run's.
-        faults: counts the texts that are cut.
-    """
+def build_encoders(
+    backbone: Backbone, config: TrainConfig, faults: Faults
+) -> tuple[LatentEncoder, PromptEncoder]:
+    """What encodes pictures and texts for a run; `faults` counts the texts that are cut."""
     encoder = LatentEncoder(
-        vae=backbone.vae,
+        vae=backbone.encoders.vae,
         hole_fill=config.branch.hole_fill,
         known_mode=config.branch.latent_known,
         edge_target=config.loss.edge_target,
         edge_downsampling=config.loss.edge_downsampling,
     )
-    return encoder, PromptEncoder(backbone.text_encoders, faults.truncate)
+    return encoder, PromptEncoder(backbone.encoders.of_texts, faults.truncate)

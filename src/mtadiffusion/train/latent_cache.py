@@ -23,6 +23,8 @@ from tqdm.auto import tqdm
 from mtadiffusion.config import TrainConfig
 from mtadiffusion.data.files import write_json
 from mtadiffusion.errors import UserError
+from mtadiffusion.models.hub import weights_digest
+from mtadiffusion.models.loading import zeros_for_empty_prompt
 from mtadiffusion.models.registry import resolve_backbone
 from mtadiffusion.train.cache_files import DamagedShardError, Row, open_shard
 from mtadiffusion.train.cache_filler import CacheFiller
@@ -30,8 +32,8 @@ from mtadiffusion.train.dataset import TrainingSamples
 from mtadiffusion.train.encoding import LatentEncoder, PromptEncoder
 from mtadiffusion.train.faults import Faults
 
-FORMAT_VERSION = 1
-"""Rises when crops, holes or the layout come out differently."""
+FORMAT_VERSION = 2
+"""Rises when crops, holes, the layout or the facts come out differently."""
 
 _FACTS = "cache.json"
 _HOW_ONLY = (
@@ -43,13 +45,13 @@ _HOW_ONLY = (
 
 def cache_facts(config: TrainConfig, samples: TrainingSamples) -> dict[str, Any]:
     """What the content of a cache depends on, JSON-ready."""
-    backbone = resolve_backbone(config.backbone, "backbone")
-    texts = ("text_encoder*", "tokenizer*")
+    backbone = resolve_backbone(config.backbone, "backbone", ())
     data = {name: value for name, value in asdict(config.data).items() if name not in _HOW_ONLY}
     facts = {
         "format_version": FORMAT_VERSION,
         "vae": _digest(backbone, "vae"),
-        "text encoder": _digest(backbone, *texts),
+        "text encoder": _digest(backbone, "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
+        "empty prompt": {"all zeros": zeros_for_empty_prompt(backbone, "backbone")},
         "crop policy": data | {"seed": samples.seed},
         "conditioning": {"hole_fill": config.branch.hole_fill, "latent_known": config.branch.latent_known},
         "edges": {"target": config.loss.edge_target, "downsampling": config.loss.edge_downsampling},
@@ -59,17 +61,10 @@ def cache_facts(config: TrainConfig, samples: TrainingSamples) -> dict[str, Any]
 
 
 def _digest(backbone: Path, *parts: str) -> str | None:
-    """Of the names and bytes of the files of some parts; None where there are none to compare."""
-    folders = [folder for part in parts for folder in sorted(backbone.glob(part))]
-    paths = sorted(path for folder in folders for path in folder.iterdir() if path.is_file())
-    if backbone.is_file():
-        paths = [backbone]
-    digest = hashlib.blake2b(digest_size=16)
-    for path in paths:
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "blake2b").digest())
-    return digest.hexdigest() if paths else None
+    """Of some parts; None where they are not all on this machine, as a run on a cache does not need them."""
+    networks = [backbone / part for part in parts if (backbone / part / "config.json").is_file()]
+    whole = backbone.is_file() or all(any(network.glob("*.safetensors")) for network in networks)
+    return weights_digest(backbone, parts) if whole else None
 
 
 def _source_digest(samples: TrainingSamples) -> str:
@@ -274,6 +269,8 @@ def _read_facts(folder: Path) -> dict[str, Any] | None:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs, group by group, with the values where they are short."""
+    if before.get("format_version") != now["format_version"]:
+        return ["format_version"]
     found = []
     for group in sorted(before.keys() | now.keys()):
         old, new = before.get(group), now.get(group)

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from mtadiffusion.config import TrainConfig
+from mtadiffusion.models.model_files import ENCODERS
+from mtadiffusion.train.backbone import Backbone
 from mtadiffusion.train.crops import check_divisible
 from mtadiffusion.train.dataset import TrainingSamples, held_out_samples, record_source
-from mtadiffusion.train.encoding import build_encoders, picture_factor
+from mtadiffusion.train.encoding import build_encoders
 from mtadiffusion.train.latent_cache import LatentCache, cache_facts, with_cached_holes
-from mtadiffusion.train.setup import load_backbone
 
 HOLES_PER_IMAGE = HOLES_PER_OBJECT = 2
 """What is kept where the configuration asks for fresh holes, which cannot be kept."""
@@ -27,8 +28,8 @@ def make_cache(config: TrainConfig, folder: Path) -> dict[str, dict[str, int]]:
         UserError: backbone or data are not there or do not fit, or the folder holds another cache.
     """
     config, data = _with_kept_holes(with_cached_holes(config)), config.data
-    backbone = load_backbone(config.backbone, config.device)
-    check_divisible(data, picture_factor(backbone.vae, backbone.unet))
+    backbone = Backbone(config, config.device, ENCODERS)
+    check_divisible(data, backbone.picture_factor)
     opened = partial(record_source, data.source, seed=data.source_seed, size=data.size)
     sources = {split: opened(split=split) for split in ("train", "validation")}
     samples = {"train": TrainingSamples(sources["train"], config.data, config.seed, config.batch_size)}

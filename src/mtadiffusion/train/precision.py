@@ -1,11 +1,10 @@
-"""How a run computes: what is held and multiplied in which precision, and what is compiled."""
+"""How a run computes: in which precision, and how its loss is scaled for it."""
 
 from __future__ import annotations
 
 import torch
 
 from mtadiffusion.config import TrainConfig
-from mtadiffusion.train.setup import Backbone, load_backbone
 
 
 def set_precision(device: torch.device, config: TrainConfig) -> None:
@@ -22,15 +21,3 @@ def autocast_dtype(config: TrainConfig) -> torch.dtype | None:
 def loss_scaler(device: torch.device, config: TrainConfig) -> torch.amp.GradScaler:
     """Scales the loss in float16, whose gradients would vanish; does nothing in the other precisions."""
     return torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-
-
-def frozen_backbone(config: TrainConfig, device: torch.device) -> Backbone:
-    """The backbone as the configuration wants it held and run; the autoencoder stays in float32."""
-    backbone = load_backbone(config.backbone, str(device))
-    if config.frozen_dtype != "float32":
-        for part in (backbone.unet, backbone.text_encoder, backbone.text_encoder_2):
-            if part is not None:
-                part.to(getattr(torch, config.frozen_dtype))
-    if config.compile:
-        backbone.unet.compile_repeated_blocks()
-    return backbone

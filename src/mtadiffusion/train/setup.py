@@ -1,11 +1,10 @@
-"""Builds the networks of a training run: the frozen backbone, the branch, and the style loss's VGG.
+"""Builds the networks that are trained: the branch, and the style loss's VGG. `backbone` has the frozen ones.
 
-Nothing is loaded at import. What is done with the networks is `trainer`'s business.
+What is done with the networks is `trainer`'s business.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,64 +17,8 @@ from mtadiffusion.errors import UserError
 from mtadiffusion.models.branch import InpaintBranch
 from mtadiffusion.models.injection import check_fit
 from mtadiffusion.models.latent_vgg import LatentToRGB, LatentVGG
-from mtadiffusion.models.registry import (
-    load_branch,
-    load_components,
-    resolve_backbone,
-    resolve_branch,
-    resolve_style_vgg,
-)
-from mtadiffusion.models.text_encoders import TextEncoders
+from mtadiffusion.models.registry import load_branch, resolve_branch, resolve_style_vgg
 from mtadiffusion.seeding import stream_seed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """The frozen parts of a Stable Diffusion model, named as the pipeline's arguments."""
-
-    vae: Any
-    """Autoencoder."""
-
-    text_encoder: Any
-    """CLIP text encoder."""
-
-    tokenizer: Any
-    """Its tokenizer."""
-
-    unet: Any
-    """Stock UNet2DConditionModel."""
-
-    scheduler: Any
-    """Holds the noise levels and the prediction type."""
-
-    text_encoder_2: Any = None
-    """SDXL's second text encoder."""
-
-    tokenizer_2: Any = None
-    """Its tokenizer."""
-
-    force_zeros_for_empty_prompt: bool = False
-    """Whether an empty prompt is all zeros."""
-
-    @property
-    def text_encoders(self) -> TextEncoders:
-        """What the prompts are encoded with."""
-        return TextEncoders(
-            tokenizer=self.tokenizer,
-            text_encoder=self.text_encoder,
-            tokenizer_2=self.tokenizer_2,
-            text_encoder_2=self.text_encoder_2,
-            force_zeros_for_empty_prompt=self.force_zeros_for_empty_prompt,
-        )
-
-
-def load_backbone(name: str, device: str) -> Backbone:
-    """The backbone of a registered name, folder or hub id: frozen, fp32, on `device`."""
-    backbone = Backbone(**load_components(resolve_backbone(name, "backbone"), torch.float32, "backbone"))
-    for part in vars(backbone).values():
-        if isinstance(part, torch.nn.Module):
-            part.requires_grad_(False).eval().to(device)
-    return backbone
 
 
 def build_branch(config: TrainConfig, unet: Any) -> Any:

@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from mtadiffusion.config import BranchConfig, TrainConfig
 from mtadiffusion.models.conditioning import branch_input
 from mtadiffusion.models.injection import BranchInjection
+from mtadiffusion.train.backbone import Backbone
 from mtadiffusion.train.precision import autocast_dtype
-from mtadiffusion.train.setup import Backbone, new_branch
+from mtadiffusion.train.setup import new_branch
 
 _TOKENS = 77
 _TRIALS = 3
@@ -28,7 +29,7 @@ class DeviceLoad:
 
     def __init__(self, config: TrainConfig, backbone: Backbone, device: torch.device) -> None:
         self._config, self._unet, self._device = config, backbone.unet, device
-        self._latent_side = config.data.size // 2 ** (len(backbone.vae.config.block_out_channels) - 1)
+        self._latent_side = config.data.size // backbone.latent_factor
         self._dtype = autocast_dtype(config) or torch.float32
 
     def figures(self, samples_per_second: float) -> dict[str, float]:

@@ -24,6 +24,7 @@ from mtadiffusion.errors import UserError
 from mtadiffusion.models.branch import InpaintBranch
 from mtadiffusion.models.injection import BranchInjection
 from mtadiffusion.seeding import torch_generator
+from mtadiffusion.train.backbone import Backbone, networks_at_hand
 from mtadiffusion.train.batches import BatchSource, CachedBatches, EncodedBatches, encoded_pictures
 from mtadiffusion.train.checkpoint import (
     Checkpoint,
@@ -35,7 +36,7 @@ from mtadiffusion.train.checkpoint import (
 )
 from mtadiffusion.train.crops import check_divisible
 from mtadiffusion.train.dataset import RecordSource, TrainingSamples, held_out_samples, record_source
-from mtadiffusion.train.encoding import build_encoders, picture_factor
+from mtadiffusion.train.encoding import build_encoders
 from mtadiffusion.train.faults import Faults
 from mtadiffusion.train.latent_cache import LatentCache, filled_cache, with_cached_holes
 from mtadiffusion.train.noise_schedule import NoiseSchedule
@@ -47,7 +48,7 @@ from mtadiffusion.train.optim import (
     set_learning_rate,
     trainable,
 )
-from mtadiffusion.train.precision import autocast_dtype, frozen_backbone, loss_scaler, set_precision
+from mtadiffusion.train.precision import autocast_dtype, loss_scaler, set_precision
 from mtadiffusion.train.processes import Processes, load_whole, whole_state
 from mtadiffusion.train.resume import checkpoint_to_resume, discard_later, prepare_folder
 from mtadiffusion.train.run_log import Meter, RunLog, console_line
@@ -156,8 +157,8 @@ class TrainingRun:
         self.device = self.processes.device
         self.samples_a_step = config.samples_a_step * self.processes.count
         set_precision(self.device, config)
-        self.backbone = frozen_backbone(config, self.device)
-        check_divisible(config.data, picture_factor(self.backbone.vae, self.backbone.unet))
+        self.backbone = Backbone(config, self.device, networks_at_hand(config))
+        check_divisible(config.data, self.backbone.picture_factor)
         self.samples = TrainingSamples(source, config.data, config.seed, config.batch_size)
         self.faults = Faults(self.samples.count, config.data.max_damaged)
         self.held_out = held_out
@@ -235,6 +236,7 @@ class TrainingRun:
         config = self.config
         batches = self._batches(self.samples)
         validation = self._validation()
+        self._let_encoders_go()
         meter = Meter(config.batch_size * self.processes.count)
         with self._logging(), self._progress() as progress:
             while self.step < config.steps:
@@ -424,8 +426,14 @@ class TrainingRun:
             path = self.out_dir / "sheets" / f"step-{self.step:08d}.png"
             with autocast(self.models, self.device):
                 validation.draw(self._pipeline(branch), path)
+            self._let_encoders_go()
             if self.log is not None:
                 self.log.show(self.step, "sheet", path)
+
+    def _let_encoders_go(self) -> None:
+        """Where steps read a cache, VAE and text encoders are in memory only while something is drawn."""
+        if self.cache is not None:
+            self.backbone.let_encoders_go()
 
     def averaged_branch(self) -> InpaintBranch:
         """A branch that holds the averaged weights themselves, for use without gradients.
@@ -451,6 +459,7 @@ class TrainingRun:
 
     def _pipeline(self, branch: InpaintBranch) -> Any:
         pipeline_class = importlib.import_module("mtadiffusion.inpaint.pipeline").MTAInpaintPipeline
-        pipeline = pipeline_class(**vars(self.backbone), branch=branch)
+        frozen = {"unet": self.backbone.unet, "scheduler": self.backbone.scheduler}
+        pipeline = pipeline_class(**frozen, **vars(self.backbone.encoders), branch=branch)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
