@@ -153,7 +153,7 @@ def _encoded(parts: dict[str, Any], pixels: dict[str, Tensor]) -> LatentBatch:
         latents=latents,
         masked_latents=_latents(parts["vae"], image * (1 - hole) - hole),
         known=F.interpolate(1 - hole, size=size, mode="nearest"),
-        edge=edge_target((image + 1) / 2, size),
+        edge=edge_target(image, size),
         text=parts["text"](pixels["tokens"])[0],
     )
 

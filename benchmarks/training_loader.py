@@ -86,9 +86,8 @@ def write_shard(folder: Path, pictures: int) -> None:
 def our_batch(samples: TrainingSamples, numbers: range) -> None:
     """Pixels, holes, texts and edge targets, as tensors."""
     batch = samples.batch(numbers)
-    image = batch.image
     assert batch.hole.shape == (len(numbers), 1, SIZE, SIZE)
-    edge_target((image + 1) / 2, (LATENT, LATENT))
+    edge_target(batch.image, (LATENT, LATENT))
 
 
 def reference_batch(records: list[dict[str, Any]], numbers: range) -> dict[str, torch.Tensor]:
@@ -159,7 +158,7 @@ def stage_milliseconds(source: ExportedRecords, samples: TrainingSamples) -> dic
     made = samples.record_samples(0, (0,))
     window = samples._crop(0, 0).window
     hole, image = made.holes[0], np.stack([made.image])
-    data, grey = record.read(), torch.rand(1, 3, SIZE, SIZE)
+    data, noise = record.read(), torch.rand(1, 3, SIZE, SIZE)
     stages: dict[str, Callable[[], object]] = {
         "read": lambda: (source.coded(0), record.read()),
         "decode": lambda: np.asarray(decode_reduced(data, SIZE)),
@@ -169,7 +168,7 @@ def stage_milliseconds(source: ExportedRecords, samples: TrainingSamples) -> dic
         "object hole": lambda: object_hole(rng, hole, mask_box(hole)),
         "brush hole": lambda: random_brush_hole(rng, SIZE, SIZE),
         "to tensors": lambda: (images_to_tensor(image), holes_to_tensor(made.holes)),
-        "edge target": lambda: edge_target(grey, (LATENT, LATENT)),
+        "edge target": lambda: edge_target(noise, (LATENT, LATENT)),
     }
     return {name: round(milliseconds(stage), 2) for name, stage in stages.items()}
 

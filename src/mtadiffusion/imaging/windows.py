@@ -58,12 +58,12 @@ def cut_image(image: np.ndarray, window: Window) -> np.ndarray:
 
 
 def _scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Torch's kernel for bytes, some five times as quick as Pillow's."""
+    """Torch's kernel for bytes, some five times as quick as Pillow's, on colours that lie side by side."""
     import torch
     from torch.nn import functional as F
 
     writable = image if image.flags.writeable else image.copy()
-    planes = torch.from_numpy(writable).permute(2, 0, 1)[None]
+    planes = torch.from_numpy(writable)[None].permute(0, 3, 1, 2)
     return F.interpolate(planes, size=size, mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
 
 

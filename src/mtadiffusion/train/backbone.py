@@ -18,6 +18,9 @@ from mtadiffusion.models.model_files import ENCODERS, NETWORKS, UNET_ALONE
 from mtadiffusion.models.registry import resolve_backbone
 from mtadiffusion.models.text_encoders import TextEncoders
 
+_MAY_BE_HALF = ("unet", "text_encoder", "text_encoder_2")
+"""The networks that are held in `frozen_dtype`; the autoencoder stays in float32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoders:
@@ -89,19 +92,15 @@ class Backbone:
     @cached_property
     def _unet_and_scheduler(self) -> tuple[Any, Any]:
         parts = self._loaded(UNET_ALONE)
-        unet = parts["unet"].to(self._held_as)
         if self._config.compile:
-            unet.compile_repeated_blocks()
-        return unet, parts["scheduler"]
+            parts["unet"].compile_repeated_blocks()
+        return parts["unet"], parts["scheduler"]
 
     @cached_property
     def encoders(self) -> Encoders:
         """VAE and text encoders."""
         parts = self._loaded(ENCODERS)
         parts.pop("scheduler")
-        for name in ("text_encoder", "text_encoder_2"):
-            if name in parts:
-                parts[name].to(self._held_as)
         return Encoders(**parts)
 
     def let_encoders_go(self) -> None:
@@ -113,16 +112,14 @@ class Backbone:
         """Whether they are in memory."""
         return "encoders" in self.__dict__
 
-    @property
-    def _held_as(self) -> torch.dtype:
-        return getattr(torch, self._config.frozen_dtype)
-
     def _loaded(self, networks: Collection[str]) -> dict[str, Any]:
         path = resolve_backbone(self._config.backbone, "backbone", networks)
         parts = load_components(path, torch.float32, "backbone", networks)
-        for part in parts.values():
+        for name, part in parts.items():
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False).eval().to(self._device)
+            if name in _MAY_BE_HALF and self._config.frozen_dtype != "float32":
+                part.to(getattr(torch, self._config.frozen_dtype))
         return parts
 
 

@@ -349,8 +349,11 @@ def _check_damage(source: RecordSource, config: DataConfig) -> None:
 
 def images_to_tensor(images: torch.Tensor | np.ndarray) -> torch.Tensor:
     """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1]."""
-    planes = torch.as_tensor(images).permute(0, 3, 1, 2).contiguous()
-    return planes.float().div_(127.5).sub_(1.0)
+    planes = torch.as_tensor(images).permute(0, 3, 1, 2)
+    tensor = torch.empty(planes.shape)
+    for whole, one in zip(tensor, planes, strict=True):  # a copy of one at a time is soon in the same memory
+        whole.copy_(one.contiguous()).div_(127.5).sub_(1.0)
+    return tensor
 
 
 def holes_to_tensor(holes: torch.Tensor | np.ndarray) -> torch.Tensor:

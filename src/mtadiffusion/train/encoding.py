@@ -59,7 +59,7 @@ class LatentEncoder:
         image = image.to(self.vae.device)
         posterior = self._posterior(image)
         size = (posterior.mean.shape[-2], posterior.mean.shape[-1])
-        edge = edge_target((image + 1) / 2, size, self.edge_target, self.edge_downsampling)
+        edge = edge_target(image, size, self.edge_target, self.edge_downsampling)
         return posterior, edge.cpu()
 
     @torch.no_grad()

@@ -57,7 +57,7 @@ def edge_target(
     """The map that the edge head should predict.
 
     Args:
-        image: (B, 3, H, W) in [0, 1].
+        image: (B, 3, H, W) in [-1, 1], as the VAE takes it.
         size: (h, w) of the latents.
         name: a key of `EDGE_TARGETS`.
         downsampling: a latent cell takes the mean of its pixels (`area`) or their `max`.
@@ -71,7 +71,8 @@ def edge_target(
     if name not in EDGE_TARGETS:
         raise UserError("loss.edge_target", "is unknown", name, nearest_name(name, EDGE_TARGETS))
     pool = F.adaptive_max_pool2d if downsampling == "max" else F.adaptive_avg_pool2d
-    return pool(EDGE_TARGETS[name](image), size)
+    # One picture at a time, so that what lies in between fits into a processor's cache.
+    return torch.cat([pool(EDGE_TARGETS[name](one[None].add(1).div_(2)), size) for one in image])
 
 
 def structure_loss(
