@@ -32,7 +32,8 @@ from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtadiffusion.config import BranchConfig, with_overrides
+from mtadiffusion.config import BranchConfig
+from mtadiffusion.fields import with_overrides
 from mtadiffusion.recipes import recipe
 from mtadiffusion.train.run_log import read_log
 from mtadiffusion.train.setup import new_branch

@@ -11,7 +11,8 @@ import pytest
 import typer.main
 
 from mtadiffusion.cli import app
-from mtadiffusion.config import TrainConfig, to_dict
+from mtadiffusion.config import TrainConfig
+from mtadiffusion.fields import to_dict
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(

@@ -22,11 +22,9 @@ from mtadiffusion.config import (
     StyleVGGConfig,
     TrainConfig,
     ValidationConfig,
-    from_dict,
-    merged,
-    to_dict,
 )
 from mtadiffusion.errors import UserError, nearest_name
+from mtadiffusion.fields import from_dict, merged, to_dict
 
 
 def debug() -> TrainConfig:

@@ -128,3 +128,31 @@ def test_shards_without_samples_and_places_without_shards(tmp_path: Path) -> Non
         ExportedRecords(str(tmp_path / "none"))
     assert exported.exported_shards("sticker") == []
     assert np.shape(ExportedRecords(str(tmp_path)).sizes()) == (0, 2)
+
+
+STRANGE = [
+    ("description", None),
+    ("description", 5),
+    ("box_xyxy", [1, 2, 3]),
+    ("box_xyxy", [float("nan")] * 4),
+    ("segmentation", None),
+    ("segmentation", {"size": [-8, -8], "counts": [64]}),
+    ("segmentation", {"size": [10**6, 10**6], "counts": [10**12]}),
+    ("area", "x"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), STRANGE)
+def test_a_sample_with_a_strange_field_is_refused_before_anything_is_trained(
+    tmp_path: Path, field: str, value: object
+) -> None:
+    item = {"label": "a", "score": 1.0, "box_xyxy": [0, 0, 8, 8], "area": 64, "description": "b"}
+    item["segmentation"] = {"size": [8, 8], "counts": [0, 64]}
+    facts = {"image_id": "one", "caption": "", "objects": [{**item, field: value}]}
+    with (tmp_path / "shard-000000.tar").open("wb") as file:
+        packer = Packer(file)
+        packer.add("0.png", b"never read")
+        packer.add("0.json", json.dumps(facts).encode())
+        packer.close()
+    with pytest.raises(UserError, match=rf"data\.source has a sample whose {field} is .*, got .*shard-0"):
+        ExportedRecords(str(tmp_path))

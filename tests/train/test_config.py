@@ -16,11 +16,9 @@ from mtadiffusion.config import (
     OptimConfig,
     StyleVGGConfig,
     TrainConfig,
-    from_dict,
-    to_dict,
-    with_overrides,
 )
 from mtadiffusion.errors import UserError
+from mtadiffusion.fields import from_dict, to_dict, with_overrides
 from mtadiffusion.recipes import RECIPES, recipe
 
 

@@ -107,9 +107,9 @@ def test_the_frozen_backbone_keeps_less_than_a_trained_one(config: TrainConfig, 
     source = trainer.record_source("shapes", "train", 0, 64)
     run = trainer.TrainingRun(changed(config, loss={"delta": 0.0, "eta": 0.0}), tmp_path, source, None)
     batches = run._batches(run.samples)
-    frozen = kept_bytes(lambda: run._forward(batches, 0))
+    frozen = kept_bytes(lambda: run.gradients.forward(batches, 0, 0))
     run.models.unet.requires_grad_(True)
-    assert frozen < 0.95 * kept_bytes(lambda: run._forward(batches, 0))
+    assert frozen < 0.95 * kept_bytes(lambda: run.gradients.forward(batches, 0, 0))
 
 
 def kept_bytes(job: Any) -> int:

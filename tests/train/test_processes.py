@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,29 @@ def test_a_divided_branch_trains_and_resumes_like_a_whole_one(
     assert all(isinstance(parameter, DTensor) for parameter in run.models.branch.parameters())
     assert all(isinstance(value, DTensor) for value in run.ema.weights.values())
     assert not any(isinstance(parameter, DTensor) for parameter in run.models.unet.parameters())
+
+
+@pytest.mark.slow
+def test_accelerate_launches_two_processes_on_a_cpu(tmp_path: Path) -> None:
+    settings = ("steps=2", "batch_size=2", "validation.every=0", "data.records=4", "loss.delta=0")
+    changes = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1"]
+    command += ["--main_process_port", str(free_port()), "-m", "mtadiffusion", "train", "--recipe", "debug"]
+    done = subprocess.run([*command, "--out", str(tmp_path), *changes], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == str(tmp_path / "branch")  # of the first process alone
+    (saved,) = list_checkpoints(tmp_path / "checkpoints")
+    assert load_checkpoint(saved).samples_a_step == 4
+
+
+def test_a_launcher_that_started_one_of_several_processes_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    Processes("cpu")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")  # as `accelerate launch --cpu --num_processes 2` does
+    with pytest.raises(UserError, match="--cpu starts one process of those asked for; use torchrun"):
+        Processes("cpu")
 
 
 def test_a_process_alone_is_not_wrapped() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtadiffusion.config import TrainConfig, to_dict
+from mtadiffusion.config import TrainConfig
 from mtadiffusion.errors import UserError
+from mtadiffusion.fields import to_dict
 from mtadiffusion.train.checkpoint import Checkpoint, list_checkpoints, save_checkpoint
 from mtadiffusion.train.resume import checkpoint_to_resume, discard_later
 from mtadiffusion.train.trainer import run_training

@@ -18,6 +18,7 @@ from mtadiffusion.models.registry import load_pipeline
 from mtadiffusion.train import trainer
 from mtadiffusion.train.batches import BatchSource
 from mtadiffusion.train.checkpoint import list_checkpoints, load_checkpoint
+from mtadiffusion.train.gradients import StepGradients
 from mtadiffusion.train.run_log import read_log
 from mtadiffusion.train.step import StepLosses
 from mtadiffusion.train.trainer import train
@@ -149,18 +150,16 @@ def test_too_many_skipped_steps_end_the_run_and_name_the_last_good_checkpoint(
 
 
 def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted(
-    config: TrainConfig, tmp_path: Path
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Faulty(trainer.TrainingRun):
-        def _forward(self, batches: BatchSource, part: int) -> StepLosses:
-            losses = super()._forward(batches, part)
-            return (
-                losses
-                if self.step != 1
-                else dataclasses.replace(losses, weights=dict.fromkeys(losses.terms, math.nan))
-            )
+    class Faulty(StepGradients):
+        def forward(self, batches: BatchSource, step: int, part: int) -> StepLosses:
+            losses = super().forward(batches, step, part)
+            nothing = dict.fromkeys(losses.terms, math.nan)
+            return losses if step != 1 else dataclasses.replace(losses, weights=nothing)
 
-    run = Faulty(config, tmp_path, trainer.record_source("shapes", "train", 0, 64), None)
+    monkeypatch.setattr(trainer, "StepGradients", Faulty)
+    run = trainer.TrainingRun(config, tmp_path, trainer.record_source("shapes", "train", 0, 64), None)
     batches = run._batches(run.samples)
     run.advance(batches, apart=False)
     before = [value.clone() for value in run.models.branch.parameters()]

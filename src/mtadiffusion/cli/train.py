@@ -69,7 +69,7 @@ def train(
         return
     recipe, out = options.needed("--recipe", recipe), options.needed("--out", out)
 
-    from mtadiffusion.config import with_overrides
+    from mtadiffusion.fields import with_overrides
     from mtadiffusion.recipes import recipe as recipe_named
 
     given = [f"data.source={data}"] if data is not None else []

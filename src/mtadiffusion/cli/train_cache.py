@@ -34,7 +34,7 @@ def cache(
       mta train cache --recipe sd15 --data shards --out cache --set data.holes_per_object=4
       mta train --recipe sd15 --data dataset --out run --set data.cache_dir=cache
     """
-    from mtadiffusion.config import with_overrides
+    from mtadiffusion.fields import with_overrides
     from mtadiffusion.recipes import recipe as recipe_named
 
     given = [f"data.source={data}"] if data is not None else []

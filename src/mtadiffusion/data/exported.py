@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,7 +23,7 @@ from fsspec.core import url_to_fs
 from tqdm.auto import tqdm
 
 from mtadiffusion.data.coded import CodedObject, CodedRecord
-from mtadiffusion.data.images import opened, upright_size
+from mtadiffusion.data.images import LARGEST_PIXELS, opened, upright_size
 from mtadiffusion.data.records import check_split, in_split
 from mtadiffusion.data.sources import IMAGE_SUFFIXES
 from mtadiffusion.data.tables import fingerprint
@@ -32,9 +33,8 @@ from mtadiffusion.records import ImageRecord
 
 _log = logging.getLogger(__name__)
 
-_FACTS = frozenset(("image_id", "caption", "objects"))
-_OBJECT = frozenset(("label", "score", "box_xyxy", "segmentation", "area", "description"))
 _THREADS = 16
+_EXCERPT = 40
 _IN_MEMORY = 1024
 
 
@@ -184,13 +184,52 @@ def _facts(url: str, first: int, size: int) -> dict[str, Any]:
     return facts
 
 
-def _check_fields(facts: Any, needed: frozenset[str], url: str) -> None:
-    have = set(facts) if isinstance(facts, dict) else set()
-    if needed <= have:
-        return
-    lacking = ", ".join(sorted(needed - have))
-    remedy = f"fields there: {', '.join(sorted(have)) or 'none'}; `mta data import` reads others' datasets"
-    raise UserError("data.source", f"has samples without {lacking}", url, remedy)
+def _check_fields(facts: Any, needed: Mapping[str, Callable[[Any], bool]], url: str) -> None:
+    have = facts if isinstance(facts, dict) else {}
+    if lacking := sorted(needed.keys() - have.keys()):
+        there = ", ".join(sorted(have)) or "none"
+        remedy = f"fields there: {there}; `mta data import` reads others' datasets"
+        raise UserError("data.source", f"has samples without {', '.join(lacking)}", url, remedy)
+    for name, fits in needed.items():
+        if not fits(have[name]):
+            rule = f"has a sample whose {name} is {repr(have[name])[:_EXCERPT]}"
+            raise UserError("data.source", rule, url, "write the shard again with `mta data export`")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == len("xyxy") and all(map(_is_number, value))
+
+
+def _is_segmentation(value: Any) -> bool:
+    size, counts = (value.get("size"), value.get("counts")) if isinstance(value, dict) else (None, None)
+    if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, str | list):
+        return False
+    whole = all(isinstance(side, int) and side > 0 for side in size)
+    return whole and size[0] * size[1] <= LARGEST_PIXELS
+
+
+_FACTS = {"image_id": _is_text, "caption": _is_text, "objects": _is_list}
+_OBJECT = {
+    "label": _is_text,
+    "score": _is_number,
+    "box_xyxy": _is_box,
+    "segmentation": _is_segmentation,
+    "area": _is_number,
+    "description": _is_text,
+}
+"""What a sample and each of its objects must say."""
 
 
 def _size(facts: dict[str, Any], url: str, picture: tuple[int, int]) -> tuple[int, int]:

@@ -126,4 +126,9 @@ class Backbone:
 def networks_at_hand(config: TrainConfig) -> Collection[str]:
     """The networks that a run will need in any case: encoders where it has no cache, or draws pictures."""
     draws = config.validation.every > 0 and config.validation.images > 0
-    return UNET_ALONE if config.data.cached and not draws else NETWORKS
+    return NETWORKS if draws else networks_of_a_step(config)
+
+
+def networks_of_a_step(config: TrainConfig) -> Collection[str]:
+    """The networks that are in memory while steps are taken: the UNet alone where they read a cache."""
+    return UNET_ALONE if config.data.cached else NETWORKS

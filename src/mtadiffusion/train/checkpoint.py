@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,6 +25,10 @@ from mtadiffusion.train.processes import split_like, whole
 
 _UNFINISHED, _DISCARDED = ".unfinished-", ".discarded-"
 _MODEL = "branch"
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,17 +127,23 @@ def _file_of(folder: Path, group: str) -> Path:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint folder onto the CPU."""
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    tensors = {name: load_file(_file_of(path, name)) for name in state["groups"]}
-    return Checkpoint(
-        step=state["step"],
-        config=state["config"],
-        tensors=tensors,
-        skipped=state.get("skipped", 0),
-        samples_a_step=state.get("samples_a_step", 0),
-        loss_scale=state.get("loss_scale", {}),
-    )
+    """Read one checkpoint folder onto the CPU.
+
+    Raises:
+        DamagedCheckpointError: a file of it is missing, or not what was written.
+    """
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        return Checkpoint(
+            step=state["step"],
+            config=dict(state["config"]),
+            tensors={name: load_file(_file_of(path, name)) for name in state["groups"]},
+            skipped=state.get("skipped", 0),
+            samples_a_step=state.get("samples_a_step", 0),
+            loss_scale=state.get("loss_scale", {}),
+        )
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        raise DamagedCheckpointError(f"{type(error).__name__}: {error}") from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -72,6 +72,9 @@ def record_source(name: str, split: str, seed: int, size: int) -> RecordSource:
         return DatasetRecords(Path(name), split, size)
     if name not in _SOURCES and exported_shards(name):
         return ExportedRecords(name, split, size)
+    if name not in _SOURCES and name and Path(name).is_dir():
+        remedy = "make the one with `mta annotate`, the other with `mta data export`"
+        raise UserError("data.source", "must be a dataset, or a folder of exported shards", name, remedy)
     if name not in _SOURCES:
         raise UserError("data.source", "is no known record source", name, nearest_name(name, _SOURCES))
     factory = _SOURCES[name]
@@ -175,10 +178,10 @@ class TrainingSamples:
 
     def __init__(self, source: RecordSource, config: DataConfig, seed: int, group: int = 1) -> None:
         count = min(len(source), config.records) if config.records else len(source)
+        _check_damage(source, config)
         if count == 0:
             remedy = "it needs images with described objects: annotate more of them"
             raise UserError("data.source", "holds no records", config.source, remedy)
-        _check_damage(source, config)
         self.source, self.config, self.seed, self.count = source, config, seed, count
         self.shapes = bucket_shapes(config)
         self.order = SampleOrder(count, seed, self._buckets(), group)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -258,12 +258,20 @@ def with_cached_holes(config: TrainConfig) -> TrainConfig:
     return replace(config, data=replace(config.data, **holes))
 
 
+def check_is_cache(folder: str) -> None:
+    """Raises UserError if a run is to read its samples from a folder where no cache was begun."""
+    if folder and _read_facts(Path(folder) / "train") is None:
+        remedy = "make it with `mta train cache --out`, or leave the field empty for a cache of the run's own"
+        raise UserError("data.cache_dir", "must be the folder of a latent cache", folder, remedy)
+
+
 def _read_facts(folder: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        known = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        return {"facts": dict(known["facts"]), "shard_records": max(1, int(known["shard_records"]))}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError("data.cache_dir", f"has a damaged {_FACTS} ({error})", str(folder)) from error
 
 
@@ -276,10 +284,17 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         old, new = before.get(group), now.get(group)
         if old == new or new is None:
             continue
-        if not isinstance(old, dict) or not isinstance(new, dict):
+        if isinstance(old, dict) and isinstance(new, dict):
+            found.append(f"{group} ({', '.join(_differing_fields(old, new))})")
+        else:
             found.append(group)
-            continue
-        fields = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-        values = (f"{name} {old.get(name)} there, {new.get(name)} here" for name in fields)
-        found.append(f"{group} ({', '.join(values)})")
     return found
+
+
+def _differing_fields(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name in sorted(old.keys() | new.keys()):
+        there, here = old.get(name), new.get(name)
+        if isinstance(there, dict) and isinstance(here, dict):
+            yield from _differing_fields(there, here, f"{prefix}{name}.")
+        elif there != here:
+            yield f"{prefix}{name} {there} there, {here} here"

@@ -51,6 +51,12 @@ EDGE_TARGETS: dict[str, Callable[[Tensor], Tensor]] = {"sobel": sobel_edges}
 """Structure targets by name: (B, 3, H, W) in [0, 1] -> (B, 1, H, W). Others plug in here."""
 
 
+def check_edge_target(name: str) -> None:
+    """Raises UserError for a name that no structure target has."""
+    if name not in EDGE_TARGETS:
+        raise UserError("loss.edge_target", "is unknown", name, nearest_name(name, EDGE_TARGETS))
+
+
 def edge_target(
     image: Tensor, size: tuple[int, int], name: str = "sobel", downsampling: str = "area"
 ) -> Tensor:
@@ -68,8 +74,7 @@ def edge_target(
     Raises:
         UserError: no target has this name.
     """
-    if name not in EDGE_TARGETS:
-        raise UserError("loss.edge_target", "is unknown", name, nearest_name(name, EDGE_TARGETS))
+    check_edge_target(name)
     pool = F.adaptive_max_pool2d if downsampling == "max" else F.adaptive_avg_pool2d
     # One picture at a time, so that what lies in between fits into a processor's cache.
     return torch.cat([pool(EDGE_TARGETS[name](one[None].add(1).div_(2)), size) for one in image])

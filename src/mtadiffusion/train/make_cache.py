@@ -7,12 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from mtadiffusion.config import TrainConfig
+from mtadiffusion.models.loading import torch_device
 from mtadiffusion.models.model_files import ENCODERS
 from mtadiffusion.train.backbone import Backbone
 from mtadiffusion.train.crops import check_divisible
 from mtadiffusion.train.dataset import TrainingSamples, held_out_samples, record_source
 from mtadiffusion.train.encoding import build_encoders
 from mtadiffusion.train.latent_cache import LatentCache, cache_facts, with_cached_holes
+from mtadiffusion.train.losses import check_edge_target
 
 HOLES_PER_IMAGE = HOLES_PER_OBJECT = 2
 """What is kept where the configuration asks for fresh holes, which cannot be kept."""
@@ -28,7 +30,8 @@ def make_cache(config: TrainConfig, folder: Path) -> dict[str, dict[str, int]]:
         UserError: backbone or data are not there or do not fit, or the folder holds another cache.
     """
     config, data = _with_kept_holes(with_cached_holes(config)), config.data
-    backbone = Backbone(config, config.device, ENCODERS)
+    check_edge_target(config.loss.edge_target)
+    backbone = Backbone(config, torch_device(config.device, "device"), ENCODERS)
     check_divisible(data, backbone.picture_factor)
     opened = partial(record_source, data.source, seed=data.source_seed, size=data.size)
     sources = {split: opened(split=split) for split in ("train", "validation")}

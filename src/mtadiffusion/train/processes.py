@@ -7,6 +7,7 @@ it (FSDP2) is the launcher's business: `torchrun`, or `accelerate launch` with i
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -18,6 +19,9 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from mtadiffusion.errors import UserError
+from mtadiffusion.models.loading import torch_device
+
 _LONGEST_WAIT = timedelta(hours=12)
 """The first process fills a latent cache, or validates, while the others wait."""
 
@@ -28,14 +32,18 @@ class Processes:
     Args:
         device: torch device of a process alone; of several, each takes its own of this kind.
         some_unused: whether a forward pass may leave trainable parameters out.
+
+    Raises:
+        UserError: no such device, or several were asked for, and the launcher started this one alone.
     """
 
     def __init__(self, device: str, *, some_unused: bool = False) -> None:
         replicas = DistributedDataParallelKwargs(
             broadcast_buffers=False, find_unused_parameters=some_unused, gradient_as_bucket_view=True
         )
+        place = torch_device(device, "device")
         self._accelerator = Accelerator(
-            cpu=device == "cpu",
+            cpu=place.type == "cpu",
             device_placement=False,
             mixed_precision="no",  # the training step has its own autocast
             kwargs_handlers=[replicas, InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
@@ -43,7 +51,9 @@ class Processes:
         self.count: int = self._accelerator.num_processes
         self.index: int = self._accelerator.process_index
         self.is_main: bool = self._accelerator.is_main_process
-        self.device = self._accelerator.device if self.count > 1 else torch.device(device)
+        self.device = self._accelerator.device if self.count > 1 else place
+        if self.count == 1:
+            _check_alone()
 
     @property
     def wraps(self) -> bool:
@@ -88,6 +98,15 @@ class Processes:
         """Leave the group; the last thing that is done."""
         if self.count > 1:
             self._accelerator.end_training()
+
+
+def _check_alone() -> None:
+    """`accelerate launch --cpu --num_processes N` starts one process without a word, unless it has mpirun."""
+    of_several = "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ
+    if of_several and os.environ.get("ACCELERATE_USE_CPU") == "True":
+        remedy = "use torchrun --nproc-per-node N, or accelerate launch --multi_gpu --num_processes N "
+        remedy += "with --set device=cpu"
+        raise UserError("accelerate launch --cpu", "starts one process of those asked for", None, remedy)
 
 
 def whole(tensor: Tensor) -> Tensor:

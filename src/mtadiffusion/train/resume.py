@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mtadiffusion.config import TrainConfig, merged, to_dict
+from mtadiffusion.config import TrainConfig
 from mtadiffusion.errors import UserError
+from mtadiffusion.fields import merged, to_dict
 from mtadiffusion.train.checkpoint import (
     Checkpoint,
+    DamagedCheckpointError,
     discard_folder,
     is_checkpoint,
     list_checkpoints,
@@ -30,14 +34,25 @@ _MAY_CHANGE = frozenset(
 _MOST_NAMED = 6
 
 
-def prepare_folder(out_dir: Path) -> None:
-    """Make the run's folder, or raise a UserError if it cannot be written."""
+@contextlib.contextmanager
+def prepared_folder(out_dir: Path) -> Iterator[None]:
+    """Makes the run's folder. If the block ends in an error, no empty folder is left.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError("--out", "must be a folder that can be made", str(out_dir), error.strerror) from error
     if not os.access(out_dir, os.W_OK):
         raise UserError("--out", "must be writable", str(out_dir), "choose another folder")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            out_dir.rmdir()
+        raise
 
 
 def checkpoint_to_resume(
@@ -46,7 +61,7 @@ def checkpoint_to_resume(
     """The checkpoint to go on from: the newest in `out_dir`, that in the folder `resume`, or none.
 
     Raises:
-        UserError: it is no checkpoint, or that of a run with another configuration.
+        UserError: it is no checkpoint, a damaged one, or that of a run with another configuration.
     """
     if resume is False:
         return None
@@ -67,7 +82,13 @@ def discard_later(out_dir: Path, step: int) -> None:
 
 
 def _checked(config: TrainConfig, path: Path, processes: int, argument: str) -> Checkpoint:
-    checkpoint = load_checkpoint(path)
+    try:
+        checkpoint = load_checkpoint(path)
+    except DamagedCheckpointError as error:
+        remedy = "go on from an earlier one with --resume CHECKPOINT, or start afresh"
+        raise UserError(
+            argument, f"has a checkpoint that cannot be read ({error})", str(path), remedy
+        ) from error
     before = merged(to_dict(TrainConfig()), checkpoint.config)  # fields that are newer than the checkpoint
     differing = _differing_fields(json.loads(json.dumps(to_dict(config))), json.loads(json.dumps(before)))
     if config.data.max_aspect > 1 and config.batch_size != before["batch_size"]:

@@ -19,6 +19,24 @@ from mtadiffusion.models.injection import check_fit
 from mtadiffusion.models.latent_vgg import LatentToRGB, LatentVGG
 from mtadiffusion.models.registry import load_branch, resolve_branch, resolve_style_vgg
 from mtadiffusion.seeding import stream_seed
+from mtadiffusion.train.losses import check_edge_target
+
+
+def check_named(config: TrainConfig) -> None:
+    """Raises UserError if something that a run comes to need is not there, before anything is computed."""
+    check_edge_target(config.loss.edge_target)
+    if config.branch.start_from:
+        resolve_branch(config.branch.start_from, "branch.start_from")
+    if config.loss.delta > 0:
+        check_style_vgg(config.style_vgg)
+
+
+def check_style_vgg(config: StyleVGGConfig) -> None:
+    """Raises UserError if the weights of the style loss's VGG are not there."""
+    if config.initialise == "trained":
+        resolve_style_vgg(config.weights, "style_vgg.weights")
+    elif config.initialise != "random" and not Path(config.weights).is_file():
+        raise UserError("style_vgg.weights", "must be a safetensors file of an RGB VGG-16", config.weights)
 
 
 def build_branch(config: TrainConfig, unet: Any) -> Any:
@@ -86,8 +104,7 @@ def _initialised_vgg(config: StyleVGGConfig, seed: int, latents: Tensor, images:
     if config.initialise == "trained":
         folder = resolve_style_vgg(config.weights, "style_vgg.weights")
         return LatentVGG.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
-    if not Path(config.weights).is_file():
-        raise UserError("style_vgg.weights", "must be a safetensors file of an RGB VGG-16", config.weights)
+    check_style_vgg(config)
     rgb_map = LatentToRGB.fit(latents, (images + 1) / 2)
     weights = load_file(config.weights)
     return LatentVGG.from_rgb_vgg(weights, construction=config.initialise, rgb_map=rgb_map, **shape)

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from mtadiffusion.config import TrainConfig, to_dict
+from mtadiffusion.config import TrainConfig
+from mtadiffusion.data.files import whole_file
 from mtadiffusion.errors import UserError
+from mtadiffusion.fields import to_dict
 from mtadiffusion.models.branch import InpaintBranch
 from mtadiffusion.models.injection import BranchInjection
-from mtadiffusion.seeding import torch_generator
 from mtadiffusion.train.backbone import Backbone, networks_at_hand
 from mtadiffusion.train.batches import BatchSource, CachedBatches, EncodedBatches, encoded_pictures
 from mtadiffusion.train.checkpoint import (
@@ -38,7 +39,8 @@ from mtadiffusion.train.crops import check_divisible
 from mtadiffusion.train.dataset import RecordSource, TrainingSamples, held_out_samples, record_source
 from mtadiffusion.train.encoding import build_encoders
 from mtadiffusion.train.faults import Faults
-from mtadiffusion.train.latent_cache import LatentCache, filled_cache, with_cached_holes
+from mtadiffusion.train.gradients import StepDone, StepGradients
+from mtadiffusion.train.latent_cache import LatentCache, check_is_cache, filled_cache, with_cached_holes
 from mtadiffusion.train.noise_schedule import NoiseSchedule
 from mtadiffusion.train.optim import (
     MovingAverage,
@@ -50,18 +52,13 @@ from mtadiffusion.train.optim import (
 )
 from mtadiffusion.train.precision import autocast_dtype, loss_scaler, set_precision
 from mtadiffusion.train.processes import Processes, load_whole, whole_state
-from mtadiffusion.train.resume import checkpoint_to_resume, discard_later, prepare_folder
+from mtadiffusion.train.resume import checkpoint_to_resume, discard_later, prepared_folder
 from mtadiffusion.train.run_log import Meter, RunLog, console_line
-from mtadiffusion.train.setup import build_branch, build_style_vgg
+from mtadiffusion.train.setup import build_branch, build_style_vgg, check_named
 from mtadiffusion.train.step import (
     JointObjective,
-    StepLosses,
     StepModels,
-    active_losses,
     autocast,
-    backward_apart,
-    gradient_norm,
-    loss_weights,
 )
 from mtadiffusion.train.termination import Termination
 from mtadiffusion.train.throughput import DeviceLoad
@@ -73,6 +70,7 @@ logger = logging.getLogger(__name__)
 
 def train(config: TrainConfig, out: Path, *, resume: bool | Path = True) -> Path | None:
     """Train a branch on the configured record source; see `run_training`."""
+    check_is_cache(config.data.cache_dir)
     config = with_cached_holes(config)
     data = config.data
     source = record_source(data.source, "train", data.source_seed, data.size)
@@ -108,12 +106,13 @@ def run_training(
     """
     processes = processes_of(config)
     checkpoint = checkpoint_to_resume(config, out_dir, resume, processes.count)
-    prepare_folder(out_dir)
-    processes.wait()  # until all have read it
+    with prepared_folder(out_dir):
+        run = TrainingRun(config, out_dir, source, validation_source, processes)
+    processes.wait()  # until all have read the folder and are ready to go
     if processes.is_main:
         discard_later(out_dir, checkpoint.step if checkpoint is not None else -1)
-        (out_dir / "config.json").write_text(json.dumps(to_dict(config), indent=2), encoding="utf-8")
-    run = TrainingRun(config, out_dir, source, validation_source, processes)
+        with whole_file(out_dir / "config.json") as file:
+            file.write(json.dumps(to_dict(config), indent=2).encode())
     if checkpoint is not None:
         run.restore(checkpoint)
         del checkpoint  # several times the size of the branch
@@ -130,17 +129,6 @@ def processes_of(config: TrainConfig) -> Processes:
     return Processes(config.device, some_unused=trains_vgg)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StepDone:
-    """What a step that was not skipped leaves to be looked at."""
-
-    parts: tuple[StepLosses, ...]
-    """Of each forward pass, before the step."""
-
-    norms: dict[str, float]
-    """Each weighted loss's gradient norm in the last forward pass, where it was measured, and their sum's."""
-
-
 class TrainingRun:
     """One run's networks, samples and state, as far as this process has them."""
 
@@ -155,7 +143,7 @@ class TrainingRun:
         self.config, self.out_dir, self.step, self.skipped = config, out_dir, 0, 0
         self.processes = processes or processes_of(config)
         self.device = self.processes.device
-        self.samples_a_step = config.samples_a_step * self.processes.count
+        check_named(config)
         set_precision(self.device, config)
         self.backbone = Backbone(config, self.device, networks_at_hand(config))
         check_divisible(config.data, self.backbone.picture_factor)
@@ -164,11 +152,19 @@ class TrainingRun:
         self.held_out = held_out
         self.cache = self._filled(self.samples, "train") if config.data.cached else None
         self.models = self._build_models()
-        self.objective, self.optimizer = self.processes.prepare(
+        objective, self.optimizer = self.processes.prepare(
             JointObjective(self.models, config.loss),
             build_optimizer(config.optim, self.models.branch, self.models.vgg, config.style_vgg.lr),
         )
         self.scaler = loss_scaler(self.device, config)
+        self.gradients = StepGradients(
+            config=config,
+            models=self.models,
+            objective=objective,
+            optimizer=self.optimizer,
+            scaler=self.scaler,
+            processes=self.processes,
+        )
         self.ema = MovingAverage(self.models.branch, config.optim.ema)
         self.load = DeviceLoad(config, self.backbone, self.device)
         self.log: RunLog | None = None
@@ -223,7 +219,7 @@ class TrainingRun:
             config=to_dict(self.config),
             tensors=tensors,
             skipped=self.skipped,
-            samples_a_step=self.samples_a_step,
+            samples_a_step=self.gradients.samples_a_step,
             loss_scale=self.scaler.state_dict(),
             branch_config=self.models.branch.to_json_string(),
         )
@@ -303,7 +299,7 @@ class TrainingRun:
         Raises:
             UserError: there were more such steps than the configuration allows.
         """
-        parts, norms = self._take_gradients(batches, apart)
+        done = self.gradients.take(batches, self.step, apart=apart)
         networks = [trainable(network) for network in (self.models.branch, self.models.vgg) if network]
         finite = clip_gradients([one for one in networks if one], self.config.optim.clip)
         if finite:
@@ -316,53 +312,7 @@ class TrainingRun:
         self.step += 1
         if not finite:
             self._count_skipped(scale)
-        return StepDone(parts=parts, norms=norms) if finite else None
-
-    def _take_gradients(
-        self, batches: BatchSource, apart: bool
-    ) -> tuple[tuple[StepLosses, ...], dict[str, float]]:
-        """The present step's gradients, in `.grad`; its losses by parts, and their norms if `apart`."""
-        by_passes = apart and self.processes.wraps
-        norms = self._norms_by_passes(batches) if by_passes else {}
-        parts, last = [], self.config.accumulate - 1
-        for part in range(self.config.accumulate):
-            with self.processes.backward_context(self.objective, part == last):
-                losses = self._forward(batches, part)
-                parts.append(losses)
-                if apart and part == last and not by_passes:
-                    norms = self._backward_apart(losses)
-                else:
-                    self._backward(losses)
-        self.scaler.unscale_(self.optimizer)
-        if by_passes:
-            norms["total"] = gradient_norm([one.grad for one in trainable(self.models.branch)])
-        return tuple(parts), norms
-
-    def _backward(self, losses: StepLosses) -> None:
-        self.scaler.scale(losses.total / self.config.accumulate).backward()
-
-    def _backward_apart(self, losses: StepLosses) -> dict[str, float]:
-        vgg = trainable(self.models.vgg) if self.models.vgg is not None else []
-        share, scale = 1 / self.config.accumulate, self._loss_scale()
-        return backward_apart(losses, trainable(self.models.branch), vgg, share=share, scale=scale)
-
-    def _loss_scale(self) -> float:
-        """What the scaler multiplies a loss with; it makes its mind up at the first thing that it scales."""
-        return float(self.scaler.scale(torch.ones((), device=self.device)))
-
-    def _norms_by_passes(self, batches: BatchSource) -> dict[str, float]:
-        """Each weighted loss's gradient norm on the branch over all processes, by a pass for each.
-
-        Wrapped networks bring gradients together in the backward pass to `.grad` alone, so that the losses'
-        gradients cannot be taken one by one from a single forward pass.
-        """
-        norms: dict[str, float] = {}
-        for name in active_losses(self.models, self.config.loss):
-            self._backward(self._forward(batches, self.config.accumulate - 1).alone(name))
-            gradients = [parameter.grad for parameter in trainable(self.models.branch)]
-            norms[name] = gradient_norm(gradients) * self.config.accumulate / self.scaler.get_scale()
-            self.optimizer.zero_grad()
-        return norms
+        return done if finite else None
 
     def _count_skipped(self, scale: float) -> None:
         """Count the step, unless a loss scale that is still to be found made it overflow."""
@@ -376,21 +326,6 @@ class TrainingRun:
         good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was written before"
         remedy = f"{self.skipped} steps came to nothing; {good}; lower the rate, or set precision=fp32"
         raise UserError("optim.lr", "must leave the loss finite", self.config.optim.lr, remedy)
-
-    def _forward(self, batches: BatchSource, part: int) -> StepLosses:
-        """The losses of a part of the present step's samples, numbered step * samples_a_step, ...
-
-        A part is `batch_size` samples for each process in turn: which samples a step has does not depend on
-        the number of processes, nor on the part that one takes at a time.
-        """
-        config = self.config
-        place = part * self.processes.count + self.processes.index
-        first = self.step * self.samples_a_step + place * config.batch_size
-        numbers = range(first, first + config.batch_size)
-        generators = [torch_generator(config.seed, "noise", number) for number in numbers]
-        terms, rms = self.objective(batches.batch(numbers).to(self.device), generators)
-        weights = loss_weights(config.loss, terms)
-        return StepLosses(terms=terms, weights=weights, vgg_features_rms=rms)
 
     def _filled(self, samples: TrainingSamples, split: str) -> LatentCache:
         folder = Path(self.config.data.cache_dir or self.out_dir / "latent_cache")
