@@ -15,6 +15,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -35,10 +36,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from mtadiffusion.config import BranchConfig
 from mtadiffusion.fields import with_overrides
 from mtadiffusion.recipes import recipe
+from mtadiffusion.train.dataset import record_source
 from mtadiffusion.train.run_log import read_log
 from mtadiffusion.train.setup import new_branch
 from mtadiffusion.train.throughput import sample_flops
-from mtadiffusion.train.trainer import train
+from mtadiffusion.train.trainer import TrainingRun, train
 
 _PLAIN_SGD = ("optim.kind=sgd", "optim.clip=0", "optim.ema=0", "optim.warmup=0", "optim.weight_decay=0")
 _TRAIN = ("-m", "mtadiffusion", "train", "--recipe", "debug")
@@ -111,6 +113,37 @@ def ddp_figures(folder: Path) -> dict[str, float]:
     return {**figures, "ddp_max_difference": max(figures.values())}
 
 
+def sticker_figures(folder: Path, steps: int = 6) -> dict[str, float]:
+    """Processor seconds of a step of the recipe `sticker` on its cache, and with all made at each visit.
+
+    Steps of both take turns; the first of each is left out.
+    """
+    runs = {name: _sticker_run(folder / name, cached=name == "cached") for name in ("cached", "fresh")}
+    batches = {name: run._batches(run.samples) for name, run in runs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    losses: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(1 + steps):
+        for name, run in runs.items():
+            start = time.process_time()
+            done = run.advance(batches[name], apart=False)
+            seconds[name].append(time.process_time() - start)
+            losses[name].append(done.parts[0].total.item() if done is not None else math.nan)
+    cached, fresh = (sum(seconds[name][1:]) / steps for name in ("cached", "fresh"))
+    return {
+        "sticker_step_seconds": cached,
+        "sticker_fresh_step_seconds": fresh,
+        "sticker_cached_speedup": fresh / cached,
+        "sticker_loss_difference": abs(losses["cached"][0] / losses["fresh"][0] - 1),
+    }
+
+
+def _sticker_run(out: Path, *, cached: bool) -> TrainingRun:
+    changes = ("data.records=64", "data.cache_dtype=float32", f"data.cache={str(cached).lower()}")
+    config = with_overrides(recipe("sticker"), changes)
+    data = config.data
+    return TrainingRun(config, out, record_source(data.source, "train", data.source_seed, data.size), None)
+
+
 def _train(out: Path, settings: Sequence[str]) -> None:
     """In this process, on one thread, so that sums have one order."""
     threads = torch.get_num_threads()
@@ -157,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ("sizes", "resume", "ddp", "loader", "memory", "speed")
+    names = ("sizes", "resume", "ddp", "sticker", "loader", "memory", "speed")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="parts to run")
     parser.add_argument("--device", default="cpu", help="torch device of memory and speed")
     parser.add_argument("--side", type=int, default=512, help="pixels of memory's and speed's sample")
@@ -167,6 +200,7 @@ def main() -> None:
             "sizes": size_figures,
             "resume": lambda: resume_figures(Path(scratch)),
             "ddp": lambda: ddp_figures(Path(scratch)),
+            "sticker": lambda: sticker_figures(Path(scratch) / "sticker"),
             "loader": loader_figures,
             "memory": lambda: memory_figures(arguments.device, arguments.side, _log),
             "speed": lambda: speed_figures(arguments.device, arguments.side),

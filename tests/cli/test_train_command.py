@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,44 @@ def test_data_that_is_not_there_is_the_users_mistake(
     words = ["--recipe", "debug", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")]
     assert main(["train", "--dry-run", *words]) == 2
     assert "data.source is no known record source" in capsys.readouterr().err
+
+
+def test_it_says_where_everything_comes_from_and_reads_no_weights(
+    backbone_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(backbone_folder, tmp_path / "own"))
+    for file in own.rglob("*.safetensors"):
+        file.unlink()
+    own_words = ["--recipe", "sd15", "--set", f"backbone={own}", "--set", "style_vgg.weights=vgg.safetensors"]
+    fresh = dry_run(capsys, tmp_path, *own_words)
+    assert fresh["backbone"] == str(own)
+    assert fresh["branch"] == "new, from backbone weights"
+    assert fresh["style VGG"] == "folded, vgg.safetensors, which is not there"
+    assert fresh["latent cache"] == "none"
+    assert fresh["networks frozen beside the branch"] == "unet, vae, text_encoder"
+    cached = dry_run(capsys, tmp_path, *own_words, "--set", "data.cache_dir=cache", "--set", "loss.delta=0")
+    assert cached["latent cache"] == "cache"
+    assert cached["style VGG"] == "none"
+    assert cached["networks frozen beside the branch"] == "unet"
+
+
+def test_memory_follows_from_how_weights_are_held(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mtadiffusion.models.single_file import shipped_layout
+
+    words = [
+        "--recipe",
+        "sd15",
+        "--set",
+        f"backbone={shipped_layout('sd15')}",
+        "--set",
+        "data.cache_dir=cache",
+    ]
+    trained = "GB of the branch, its gradient, moments and average"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mtadiffusion.train.plan.resolve_backbone", lambda *_: shipped_layout("sd15"))
+        whole = dry_run(capsys, tmp_path, *words)
+        half = dry_run(
+            capsys, tmp_path, *words, "--set", "frozen_dtype=bfloat16", "--set", "optim.kind=adamw8bit"
+        )
+    assert (whole["GB of frozen weights"], half["GB of frozen weights"]) == (3.44, 1.72)  # 859.5 M
+    assert (whole[trained], half[trained]) == (11.13, 7.79)  # 556.6 M
