@@ -92,7 +92,8 @@ def test_encoders_are_in_memory_only_while_pictures_are_drawn(
 
     before = len(encoders_in_memory())
     monkeypatch.setattr(trainer, "TrainingRun", Watched)
-    train(changed(config, validation={"every": 1, "samples": 2, "images": 1}), tmp_path / "run")
+    own_cache = changed(config, data={"cache_dir": ""})
+    train(changed(own_cache, validation={"every": 1, "samples": 2, "images": 1}), tmp_path / "run")
     assert held == {"step": [before] * 2, "drawing": [before + 2] * 2}
 
 
