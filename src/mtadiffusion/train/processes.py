@@ -41,9 +41,8 @@ class Processes:
         replicas = DistributedDataParallelKwargs(
             broadcast_buffers=False, find_unused_parameters=some_unused, gradient_as_bucket_view=True
         )
-        place = torch_device(device, "device")
         self._accelerator = Accelerator(
-            cpu=place.type == "cpu",
+            cpu=device == "cpu",
             device_placement=False,
             mixed_precision="no",  # the training step has its own autocast
             kwargs_handlers=[replicas, InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
@@ -51,9 +50,9 @@ class Processes:
         self.count: int = self._accelerator.num_processes
         self.index: int = self._accelerator.process_index
         self.is_main: bool = self._accelerator.is_main_process
-        self.device = self._accelerator.device if self.count > 1 else place
         if self.count == 1:
             _check_alone()
+        self.device = self._accelerator.device if self.count > 1 else torch_device(device, "device")
 
     @property
     def wraps(self) -> bool:
