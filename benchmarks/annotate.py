@@ -6,7 +6,9 @@ Pictures of 512 pixels go through index, filters, labels, detect, segment and de
 nothing. Progress goes to stderr; the last line on stdout is one JSON object:
 
 - `images_per_second_per_core`: end to end, in one process.
-- `overhead_ms_per_image_stage`: all time but that of decoding and of the models, an image and a stage.
+- `overhead_ms_per_image_stage`: all time but that of decoding and of the models, an image and a stage, the
+  mean of all six stages; `overhead_ms_by_stage` has each of them. Reading the source, hashing, cleaning and
+  coding masks, cropping and writing the tables are in it.
 - `decode_ms_per_image_stage`: decoding, beside it.
 - `detection_f1`, `mask_iou`, `style`, `colour`: the embedded annotators on scenes of the validation split
   (`--split test` for scenes that nothing was chosen on).
@@ -32,8 +34,8 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -163,37 +165,47 @@ def _picture(number: int) -> bytes:
 
 
 @contextmanager
-def timed_decoding() -> Iterator[dict[str, float]]:
-    """Sums the seconds of processor time spent on decoding pictures in this process."""
+def timed(*places: tuple[Any, str]) -> Iterator[dict[str, float]]:
+    """Sums the seconds of processor time that this process spends in some functions: (where, name)."""
     spent = {"seconds": 0.0}
-    decode = images.decode
 
-    def timed(data: bytes, longest: int | None = None) -> Image.Image:
-        begun = time.process_time()
-        try:
-            return decode(data, longest)
-        finally:
-            spent["seconds"] += time.process_time() - begun
+    def clocked(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            begun = time.process_time()
+            try:
+                return function(*arguments)
+            finally:
+                spent["seconds"] += time.process_time() - begun
 
-    with mock.patch.object(images, "decode", timed), mock.patch.object(index_module, "decode", timed):
+        return call
+
+    with ExitStack() as stack:
+        for place, name in places:
+            stack.enter_context(mock.patch.object(place, name, clocked(getattr(place, name))))
         yield spent
 
 
-def throughput(folder: Path, pictures: int) -> dict[str, float]:
-    """End to end in one process."""
-    source, stages = write_source(folder / "source", pictures), build()
-    with timed_decoding() as decoding:
-        begun = time.process_time()
-        reports = annotate(str(source), folder / "dataset", stages)
-        seconds = time.process_time() - begun
-    assert all(report.images == pictures for report in reports)
-    for report in reports:
-        print(f"{report.table.name}: {1000 * report.seconds / pictures:.2f} ms an image", file=sys.stderr)
-    per = 1000 / pictures / len(stages)
+def throughput(folder: Path, pictures: int) -> dict[str, Any]:
+    """End to end in one process, stage by stage."""
+    source, each = write_source(folder / "source", pictures), 1000 / pictures
+    decoders = (images, "decode"), (index_module, "pixels")
+    models = (NoDetector, "detect"), (NoSegmenter, "segment"), (NoDescriber, "answer")
+    whole, overhead = 0.0, {}
+    with timed(*decoders) as decoding, timed(*models) as modelling:
+        for stage in build():
+            begun, other = time.process_time(), decoding["seconds"] + modelling["seconds"]
+            (report,) = annotate(str(source), folder / "dataset", [stage])
+            seconds = time.process_time() - begun
+            assert report.images == pictures
+            other = decoding["seconds"] + modelling["seconds"] - other
+            overhead[report.table.name] = round((seconds - other) * each, 3)
+            whole += seconds
+    left = whole - decoding["seconds"] - modelling["seconds"]
     return {
-        "images_per_second_per_core": round(pictures / seconds, 1),
-        "overhead_ms_per_image_stage": round((seconds - decoding["seconds"]) * per, 3),
-        "decode_ms_per_image_stage": round(decoding["seconds"] * per, 3),
+        "images_per_second_per_core": round(pictures / whole, 1),
+        "overhead_ms_per_image_stage": round(left * each / len(overhead), 3),
+        "overhead_ms_by_stage": overhead,
+        "decode_ms_per_image_stage": round(decoding["seconds"] * each / len(overhead), 3),
     }
 
 

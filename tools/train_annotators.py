@@ -30,6 +30,7 @@ from train_autoencoder import to_tensor
 from training_run import TrainingRun, join_workers
 
 from mtadiffusion.annotate.describe import object_crop
+from mtadiffusion.imaging.runs import Runs
 from mtadiffusion.records import ImageRecord, ObjectRecord
 from mtadiffusion.seeding import numpy_generator
 from mtadiffusion.stickers.assets import STYLES, labels
@@ -128,7 +129,7 @@ def _crop(image: np.ndarray, thing: ObjectRecord, rng: np.random.Generator) -> I
     if change:
         worked = ndimage.binary_dilation(mask) if change > 0 else ndimage.binary_erosion(mask)
         mask = worked if worked.any() else mask
-    return object_crop(Image.fromarray(image), mask, margin=CROP_MARGIN, masked=True)
+    return object_crop(Image.fromarray(image), Runs.of(mask), margin=CROP_MARGIN, masked=True)
 
 
 def loss(model: Annotators, batch: Lesson) -> tuple[Tensor, dict[str, Tensor]]:

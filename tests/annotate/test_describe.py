@@ -21,6 +21,7 @@ from mtadiffusion.annotate.vision_language import LocalVisionLanguage
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.engines.local import Local
 from mtadiffusion.errors import UserError
+from mtadiffusion.imaging.runs import Runs
 
 from .test_detect import Fixed
 from .test_segment import FixedMasks
@@ -110,18 +111,18 @@ def test_a_crop_shows_the_object_alone_with_a_margin():
     image = Image.new("RGB", (100, 50), (255, 0, 0))
     mask = np.zeros((100, 200), dtype=bool)
     mask[40:60, 80:120] = True
-    crop = object_crop(image, mask, margin=0.1, masked=True)
+    crop = object_crop(image, Runs.of(mask), margin=0.1, masked=True)
     assert crop.size == (24, 14)
     assert crop.getpixel((0, 0)) == GREY
     assert crop.getpixel((12, 7)) == (255, 0, 0)
-    assert object_crop(image, mask, margin=0.1, masked=False).getpixel((0, 0)) == (255, 0, 0)
+    assert object_crop(image, Runs.of(mask), margin=0.1, masked=False).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (19, 29)])
 def test_a_crop_of_one_pixel_at_the_edge_is_a_picture(corner):
     mask = np.zeros((20, 30), dtype=bool)
     mask[corner] = True
-    crop = object_crop(Image.new("RGB", (15, 10)), mask, margin=0.0, masked=True)
+    crop = object_crop(Image.new("RGB", (15, 10)), Runs.of(mask), margin=0.0, masked=True)
     assert min(crop.size) >= 1
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mtadiffusion.annotate.filters import NEAR_BITS, Filters, _near_repeats
+from mtadiffusion.annotate.duplicates import NEAR_BITS, near_repeats
+from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.run import run_stages
 from mtadiffusion.data.dataset import Dataset
@@ -85,7 +86,7 @@ def test_near_hashes_are_those_that_comparing_all_pairs_finds(hashes, flips):
             values.append(hashes[place] ^ sum(1 << bit for bit in bits))
     array, counted = np.array(values, dtype=np.uint64), np.ones(len(values), dtype=bool)
     expected = [any((v ^ e).bit_count() <= NEAR_BITS for e in values[:i]) for i, v in enumerate(values)]
-    assert _near_repeats(array, counted).tolist() == expected
+    assert near_repeats(array, counted).tolist() == expected
 
 
 def test_duplicates_stay_where_they_are_wanted(tmp_path):

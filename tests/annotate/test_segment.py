@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from mtadiffusion.annotate.detect import Detect
 from mtadiffusion.annotate.filters import Filters
@@ -15,10 +12,10 @@ from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.labels import Labels, Vocabulary
 from mtadiffusion.annotate.run import run_stages
 from mtadiffusion.annotate.sam import Sam
-from mtadiffusion.annotate.segment import Segment, clean_mask, mask_box
+from mtadiffusion.annotate.segment import Segment
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.engines.local import Local
-from mtadiffusion.imaging.masks import coco_to_mask
+from mtadiffusion.imaging.masks import coco_to_mask, mask_box
 
 from .test_detect import Fixed, picture
 from .tiny_models import save_sam2, save_sam_hq
@@ -78,38 +75,6 @@ def test_boxes_do_not_depend_on_their_company(segmenter):
     for box, mask in zip(BOXES, together, strict=True):
         alone, _ = segmenter.segment(image, [box], image.size)
         assert (alone[0] != mask).mean() < 0.01
-
-
-def test_islands_and_holes_are_cleaned_away():
-    mask = np.zeros((40, 40), dtype=bool)
-    mask[5:30, 5:30] = True
-    whole = mask.copy()
-    mask[10:12, 10:12] = False
-    mask[35:37, 35:37] = True
-    np.testing.assert_array_equal(clean_mask(mask, 0.05), whole)
-
-
-def test_large_parts_and_large_holes_stay():
-    mask = np.zeros((40, 40), dtype=bool)
-    mask[5:30, 5:30] = True
-    mask[10:25, 10:25] = False
-    mask[33:39, 33:39] = True
-    np.testing.assert_array_equal(clean_mask(mask, 0.05), mask)
-
-
-@given(mask=arrays(bool, (12, 12)))
-def test_cleaning_changes_nothing_where_nothing_is_too_small(mask):
-    np.testing.assert_array_equal(clean_mask(mask, 0.0), mask)
-
-
-@given(mask=arrays(bool, (9, 7), elements=st.booleans()).filter(lambda m: m.any()))
-def test_a_mask_s_box_holds_it_tightly(mask):
-    x0, y0, x1, y1 = mask_box(mask)
-    assert mask[y0:y1, x0:x1].sum() == mask.sum()
-    assert mask[y0].any()
-    assert mask[y1 - 1].any()
-    assert mask[:, x0].any()
-    assert mask[:, x1 - 1].any()
 
 
 class FixedMasks:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from mtadiffusion.annotate.stage import Inputs, ShardInputs
 from mtadiffusion.annotate.verify import Scorer
+from mtadiffusion.annotate.walk import batches, spread, views
 from mtadiffusion.data.tables import DECODED
 from mtadiffusion.engines.engine import Resources
 from mtadiffusion.models.aesthetic_head import head_digest, load_head
@@ -51,14 +51,13 @@ class Aesthetic:
 
     def run(self, shard: ShardInputs) -> pa.Table:
         """One row an image of the index."""
-        index = shard.rows("index")
+        index = shard.rows("index", ["image_id", "status", "aesthetic"])
         columns = zip(index["status"].to_pylist(), index["aesthetic"].to_pylist(), strict=True)
         wanted = [status == DECODED and score is None for status, score in columns]
-        scores = self._scores(shard, index.filter(pa.array(wanted, pa.bool_())))
-        found = [next(scores) if want else None for want in wanted]
-        return pa.table({"image_id": index["image_id"], "score": found}, schema=SCHEMA)
+        scores = spread(wanted, self._scores(shard, wanted), None)
+        return pa.table({"image_id": index["image_id"], "score": scores}, schema=SCHEMA)
 
-    def _scores(self, shard: ShardInputs, wanted: pa.Table) -> Iterator[float]:
-        images = shard.images(wanted, self.scorer.longest)
-        while batch := list(islice(images, self.batch)):
-            yield from (self.scorer.images(batch) @ self._weight + self._bias).tolist()
+    def _scores(self, shard: ShardInputs, wanted: Sequence[bool]) -> Iterator[float | None]:
+        for batch in batches(views(shard, wanted, self.scorer.longest), self.batch):
+            pictures = [view.picture for view in batch]
+            yield from (self.scorer.images(pictures) @ self._weight + self._bias).tolist()

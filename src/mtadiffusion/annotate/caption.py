@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from mtadiffusion.annotate.describe import Describer, TextLimit
-from mtadiffusion.annotate.detect import kept_rows
+from mtadiffusion.annotate.describe import Describer, TextLimit, text_entry
 from mtadiffusion.annotate.stage import Inputs, ShardInputs
-from mtadiffusion.annotate.wording import describe
-from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
+from mtadiffusion.annotate.walk import SKIPPED_ENTRY, batches, kept_images, spread, views
 from mtadiffusion.engines.engine import Resources
 
 PROMPT = "Describe this image and its style in one sentence"
@@ -65,31 +62,21 @@ class Caption:
 
     def run(self, shard: ShardInputs) -> pa.Table:
         """One row an image; those with a caption of their own, and rejected ones, are skipped."""
-        index, _ = kept_rows(shard)
-        poor = [self._is_poor(caption) for caption in index["caption"].to_pylist()]
-        wanted = index.filter(pa.array(poor, pa.bool_()))
-        answers = dict(zip(wanted["image_id"].to_pylist(), self._answers(shard, wanted), strict=True))
-        rows = [
-            {"image_id": image_id} | (self._entry(answers[image_id]) if image_id in answers else _SKIPPED)
-            for image_id in shard.rows("index", ["image_id"])["image_id"].to_pylist()
+        index = shard.rows("index", ["image_id", "caption"]).to_pylist()
+        wanted = [
+            keep and self._is_poor(row["caption"])
+            for row, keep in zip(index, kept_images(shard), strict=True)
         ]
+        entries = spread(wanted, self._entries(shard, wanted), SKIPPED_ENTRY)
+        rows = [{"image_id": row["image_id"]} | entry for row, entry in zip(index, entries, strict=True)]
         return pa.Table.from_pylist(rows, schema=SCHEMA)
 
     def _is_poor(self, caption: str | None) -> bool:
         return len((caption or "").split()) < self.least_words
 
-    def _answers(self, shard: ShardInputs, wanted: pa.Table) -> list[str]:
-        images = shard.images(wanted, self.describer.longest)
-        answers: list[str] = []
-        while batch := list(islice(images, self.batch)):
-            answers += self.describer.answer(batch, [self.prompt] * len(batch))
-        return answers
-
-    def _entry(self, answer: str) -> dict[str, Any]:
+    def _entries(self, shard: ShardInputs, wanted: Sequence[bool]) -> Iterator[dict[str, Any]]:
         assert self._fits is not None
-        found = describe(answer, self._fits)
-        status = KEPT if found.reason is None else REJECTED
-        return {"status": status, "reason": found.reason, "text": found.text, "full": found.full}
-
-
-_SKIPPED = {"status": SKIPPED}
+        for batch in batches(views(shard, wanted, self.describer.longest), self.batch):
+            pictures = [view.picture for view in batch]
+            for answer in self.describer.answer(pictures, [self.prompt] * len(batch)):
+                yield text_entry(answer, self._fits)

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from mtadiffusion.annotate.detect import kept_rows
 from mtadiffusion.annotate.stage import Inputs, ShardInputs
+from mtadiffusion.annotate.walk import ObjectWalk, batches
 from mtadiffusion.annotate.wording import describe
-from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
+from mtadiffusion.data.tables import KEPT, REJECTED
 from mtadiffusion.engines.engine import Resources
 from mtadiffusion.errors import UserError
-from mtadiffusion.imaging.masks import coco_to_mask, mask_box
+from mtadiffusion.imaging.runs import Runs
 from mtadiffusion.models.registry import embedded_backbone
 
 PROMPT = "Describe the {label} and its style in details"
@@ -106,7 +105,7 @@ class Describe:
     """Objects a forward pass."""
 
     name: ClassVar[str] = "descriptions"
-    reads: ClassVar[tuple[str, ...]] = ("index", "filters", "detections", "masks")
+    reads: ClassVar[tuple[str, ...]] = ("index", "detections", "masks")
     resources: Resources = field(default_factory=Resources)
     """What one worker occupies."""
     _fits: Callable[[str], bool] | None = field(default=None, init=False, repr=False)
@@ -127,69 +126,50 @@ class Describe:
 
     def run(self, shard: ShardInputs) -> pa.Table:
         """One row an image, one entry an object of `masks`."""
-        detections, masks = (shard.rows(name).to_pylist() for name in ("detections", "masks"))
-        answers = self._answers(self._questions(shard, detections, masks))
-        rows = []
-        for row in masks:
-            described = [self._entry(next(answers)) if _has_mask(one) else _SKIPPED for one in row["objects"]]
-            rows.append({"image_id": row["image_id"], "objects": described})
-        return pa.Table.from_pylist(rows, schema=SCHEMA)
+        walk = ObjectWalk(shard, "detections", "masks")
+        return walk.table(self._entries(self._questions(walk)), SCHEMA)
 
-    def _questions(
-        self, shard: ShardInputs, detections: Sequence[Mapping[str, Any]], masks: Sequence[Mapping[str, Any]]
-    ) -> Iterator[tuple[Image.Image, str]]:
+    def _questions(self, walk: ObjectWalk) -> Iterator[tuple[Image.Image, str]]:
         """(crop, prompt) of every object that has a mask, in order."""
-        index, kept = kept_rows(shard)
-        pairs = [pair for pair, keep in zip(zip(detections, masks, strict=True), kept, strict=True) if keep]
-        wanted = [any(map(_has_mask, mask_row["objects"])) for _, mask_row in pairs]
-        images = shard.images(index.filter(pa.array(wanted, pa.bool_())), self.describer.longest)
-        sizes = zip(index["height"].to_pylist(), index["width"].to_pylist(), strict=True)
-        for (found, mask_row), size, want in zip(pairs, sizes, wanted, strict=True):
-            image = next(images) if want else None
-            for seen, one in zip(found["objects"], mask_row["objects"], strict=True):
-                if image is not None and _has_mask(one):
-                    mask = coco_to_mask({"size": size, "counts": one["counts"]})
-                    crop = object_crop(image, mask, margin=self.margin, masked=self.masked)
-                    yield crop, self.prompt.replace("{label}", seen["label"])
+        for view, objects in walk.seen(self.describer.longest):
+            for seen, mask in objects:
+                runs = Runs.of_coco({"size": view.size[::-1], "counts": mask["counts"]})
+                crop = object_crop(view.picture, runs, margin=self.margin, masked=self.masked)
+                yield crop, self.prompt.replace("{label}", seen["label"])
 
-    def _answers(self, questions: Iterator[tuple[Image.Image, str]]) -> Iterator[str]:
-        while batch := list(islice(questions, self.batch)):
-            crops, prompts = zip(*batch, strict=True)
-            yield from self.describer.answer(crops, prompts)
-
-    def _entry(self, answer: str) -> dict[str, Any]:
+    def _entries(self, questions: Iterator[tuple[Image.Image, str]]) -> Iterator[dict[str, Any]]:
         assert self._fits is not None
-        found = describe(answer, self._fits)
-        status = KEPT if found.reason is None else REJECTED
-        return {"status": status, "reason": found.reason, "text": found.text, "full": found.full}
+        for batch in batches(questions, self.batch):
+            crops, prompts = zip(*batch, strict=True)
+            for answer in self.describer.answer(crops, prompts):
+                yield text_entry(answer, self._fits)
 
 
-_SKIPPED = {"status": SKIPPED}
+def text_entry(answer: str, fits: Callable[[str], bool]) -> dict[str, Any]:
+    """A model's answer, cleaned, as the tables of texts have it."""
+    found = describe(answer, fits)
+    status = KEPT if found.reason is None else REJECTED
+    return {"status": status, "reason": found.reason, "text": found.text, "full": found.full}
 
 
-def _has_mask(one: Mapping[str, Any]) -> bool:
-    return one["status"] == KEPT
-
-
-def object_crop(image: Image.Image, mask: np.ndarray, *, margin: float, masked: bool) -> Image.Image:
+def object_crop(image: Image.Image, mask: Runs, *, margin: float, masked: bool) -> Image.Image:
     """The part of an RGB image around a mask.
 
     Args:
         image: the picture, perhaps smaller than the mask.
-        mask: bool (H, W), not empty, True on the object.
+        mask: of the object, not empty.
         margin: added on each side, as a share of the box's longer side, as far as there is picture.
         masked: paint everything but the object grey.
     """
-    across, down = image.width / mask.shape[1], image.height / mask.shape[0]
-    x0, y0, x1, y1 = mask_box(mask)
+    across, down = image.width / mask.size[1], image.height / mask.size[0]
+    x0, y0, x1, y1 = mask.box
     around = margin * max(x1 - x0, y1 - y0)
     left, top = max(0, int((x0 - around) * across)), max(0, int((y0 - around) * down))
     right = min(image.width, max(left + 1, int(np.ceil((x1 + around) * across))))
     bottom = min(image.height, max(top + 1, int(np.ceil((y1 + around) * down))))
     crop = image.crop((left, top, right, bottom))
-    if not masked:
-        return crop
-    rows = ((np.arange(top, bottom) + 0.5) / down).astype(int)
-    columns = ((np.arange(left, right) + 0.5) / across).astype(int)
-    alpha = Image.fromarray(mask[rows[:, None], columns].astype(np.uint8) * 255)
-    return Image.composite(crop, Image.new("RGB", crop.size, GREY), alpha)
+    if masked:
+        rows = ((np.arange(top, bottom) + 0.5) / down).astype(int)
+        columns = ((np.arange(left, right) + 0.5) / across).astype(int)
+        crop.paste(GREY, None, Image.fromarray(~mask.sampled(rows, columns)))
+    return crop

@@ -7,38 +7,26 @@ stays in the table, with the reason why it was left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from itertools import islice
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from mtadiffusion.annotate.stage import Inputs, ShardInputs
+from mtadiffusion.annotate.walk import batches, spread, views
 from mtadiffusion.data.tables import KEPT, REJECTED
 from mtadiffusion.engines.engine import Resources
 from mtadiffusion.errors import UserError
 
-SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        (
-            "objects",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("label", pa.string()),
-                        ("score", pa.float32()),
-                        ("box_xyxy", pa.list_(pa.float32(), 4)),
-                        ("status", pa.string()),
-                        ("reason", pa.string()),
-                    ]
-                )
-            ),
-        ),
-    ]
-)
+OBJECT_FIELDS = [
+    ("label", pa.string()),
+    ("score", pa.float32()),
+    ("box_xyxy", pa.list_(pa.float32(), 4)),
+    ("status", pa.string()),
+    ("reason", pa.string()),
+]
+SCHEMA = pa.schema([("image_id", pa.string()), ("objects", pa.list_(pa.struct(OBJECT_FIELDS)))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,33 +142,19 @@ class Detect(BoxRules):
     def run(self, shard: ShardInputs) -> pa.Table:
         """One row an image; images without labels have no objects."""
         rows = shard.rows("labels").to_pylist()
-        asked = [bool(row["labels"]) for row in rows]
-        index = shard.rows("index").filter(pa.array(asked, pa.bool_()))
-        images = shard.images(index, self.detector.longest)
-        found = self._found(index, images, [row["labels"] for row in rows if row["labels"]])
-        made = [
-            {"image_id": row["image_id"], "objects": next(found) if ask else []}
-            for row, ask in zip(rows, asked, strict=True)
-        ]
+        found = self._found(shard, [row["labels"] for row in rows])
+        objects = spread((bool(row["labels"]) for row in rows), found, [])
+        made = [{"image_id": row["image_id"], "objects": one} for row, one in zip(rows, objects, strict=True)]
         return pa.Table.from_pylist(made, schema=SCHEMA)
 
-    def _found(
-        self, index: pa.Table, images: Iterator[Image.Image], labels: Sequence[Sequence[str]]
-    ) -> Iterator[list[dict[str, Any]]]:
-        sizes = iter(zip(index["width"].to_pylist(), index["height"].to_pylist(), strict=True))
-        asked = iter(labels)
-        while batch := list(islice(images, self.batch)):
-            answers = self.detector.detect(batch, list(islice(asked, len(batch))), self.min_score)
-            for image, boxes in zip(batch, answers, strict=True):
-                size = next(sizes)
-                scaled = [_scaled(box, image.size, size) for box in boxes]
-                yield [detection_row(box, reason) for box, reason in self.judged(scaled, size)]
-
-
-def kept_rows(shard: ShardInputs) -> tuple[pa.Table, list[bool]]:
-    """(index rows of the images that the filters kept, for every image whether it was kept)."""
-    kept = [status == KEPT for status in shard.rows("filters", ["status"])["status"].to_pylist()]
-    return shard.rows("index").filter(pa.array(kept, pa.bool_())), kept
+    def _found(self, shard: ShardInputs, labels: Sequence[Sequence[str]]) -> Iterator[list[dict[str, Any]]]:
+        pictures = views(shard, [bool(asked) for asked in labels], self.detector.longest)
+        for batch in batches(zip(pictures, filter(None, labels), strict=True), self.batch):
+            seen, asked = zip(*batch, strict=True)
+            answers = self.detector.detect([view.picture for view in seen], asked, self.min_score)
+            for view, boxes in zip(seen, answers, strict=True):
+                scaled = [_scaled(box, view.picture.size, view.size) for box in boxes]
+                yield [detection_row(box, reason) for box, reason in self.judged(scaled, view.size)]
 
 
 def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
@@ -193,15 +167,15 @@ def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _scaled(box: Detection, seen: tuple[int, int], size: tuple[int, int]) -> Detection:
-    factors = np.array([size[0] / seen[0], size[1] / seen[1]] * 2)
-    x0, y0, x1, y1 = (float(value) for value in np.array(box.box_xyxy) * factors)
-    return Detection(label=box.label, score=box.score, box_xyxy=(x0, y0, x1, y1))
+    across, down = size[0] / seen[0], size[1] / seen[1]
+    x0, y0, x1, y1 = map(float, box.box_xyxy)
+    return replace(box, box_xyxy=(x0 * across, y0 * down, x1 * across, y1 * down))
 
 
 def _clipped(box: Detection, size: tuple[int, int]) -> Detection:
     limits = (*size, *size)
     x0, y0, x1, y1 = (min(max(value, 0.0), top) for value, top in zip(box.box_xyxy, limits, strict=True))
-    return Detection(label=box.label, score=box.score, box_xyxy=(x0, y0, x1, y1))
+    return replace(box, box_xyxy=(x0, y0, x1, y1))
 
 
 def detection_row(box: Detection, reason: str | None) -> dict[str, Any]:

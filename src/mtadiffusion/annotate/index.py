@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import imagehash
+import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from mtadiffusion.annotate.stage import Inputs, ShardInputs
 from mtadiffusion.data.files import whole_file
-from mtadiffusion.data.images import UndecodableImageError, decode, opened, upright_size
+from mtadiffusion.data.images import UndecodableImageError, opened, pixels, upright_size
 from mtadiffusion.data.sources import RawImage, aesthetic_score, caption_of, flagged_unsafe, read_shard
 from mtadiffusion.data.tables import DECODED, UNREADABLE, shard_name
 from mtadiffusion.data.tars import Packer
@@ -65,7 +67,8 @@ class Index:
         """One row an image of the source, in its order."""
         with ExitStack() as stack:
             packing = _Packing(shard, stack)
-            images = (_with_known(image, shard) for image in read_shard(shard.spec))
+            known = stack.enter_context(shard.inputs.dataset.known_facts())
+            images = (_with_known(image, known(image.key)) for image in read_shard(shard.spec))
             rows = [_row(image, packing) for image in _named_apart(images)]
             packing.close()
         return pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -92,9 +95,8 @@ class _Packing:
             self._packer.close()
 
 
-def _with_known(image: RawImage, shard: ShardInputs) -> RawImage:
+def _with_known(image: RawImage, known: Mapping[str, Any]) -> RawImage:
     """An image with what annotation files say of it."""
-    known = shard.inputs.dataset.known(image.key)
     if not known:
         return image
     fields = {**image.fields, **known}
@@ -135,13 +137,17 @@ def _row(named: tuple[str, RawImage], packing: _Packing) -> dict[str, Any]:
 
 
 def _facts(data: bytes) -> dict[str, Any]:
-    header = opened(data)
-    width, height = upright_size(header)
-    small = decode(data, _HASHED_SIDE)
+    image = opened(data)
+    width, height = upright_size(image)
     return {
         "width": width,
         "height": height,
-        "format": (header.format or "image").lower(),
+        "format": (image.format or "image").lower(),
         "digest": hashlib.blake2b(data, digest_size=16).digest(),
-        "perceptual_hash": bytes.fromhex(str(imagehash.phash(small))),
+        "perceptual_hash": _perceptual_hash(pixels(image, _HASHED_SIDE)),
     }
+
+
+def _perceptual_hash(image: Image.Image) -> bytes:
+    """64 bits, of which those differ by which pictures do."""
+    return np.packbits(imagehash.phash(image).hash).tobytes()

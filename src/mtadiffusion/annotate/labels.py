@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import compress, groupby, repeat
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 
 from mtadiffusion.annotate.describe import Describer
-from mtadiffusion.annotate.detect import kept_rows
 from mtadiffusion.annotate.stage import Inputs, ShardInputs
+from mtadiffusion.annotate.walk import batches, kept_images, spread, views
 from mtadiffusion.engines.engine import Resources
 from mtadiffusion.errors import UserError
 
@@ -42,8 +42,8 @@ class LabelSource(Protocol):
     def load(self) -> None:
         """Load a model, where there is one."""
 
-    def labels(self, shard: ShardInputs, index: pa.Table) -> Iterator[list[str]]:
-        """The labels of each image of some rows of the index, in order."""
+    def labels(self, shard: ShardInputs, wanted: Sequence[bool]) -> Iterator[list[str]]:
+        """The labels of those images of a shard that are wanted, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,9 @@ class Vocabulary:
     def load(self) -> None:
         """Nothing to load."""
 
-    def labels(self, shard: ShardInputs, index: pa.Table) -> Iterator[list[str]]:
-        """The names, for every row."""
-        return (list(self.names) for _ in range(index.num_rows))
+    def labels(self, shard: ShardInputs, wanted: Sequence[bool]) -> Iterator[list[str]]:
+        """The names, for every image."""
+        return repeat(list(self.names), sum(wanted))
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,10 @@ class CaptionNouns:
     def load(self) -> None:
         """Nothing to load."""
 
-    def labels(self, shard: ShardInputs, index: pa.Table) -> Iterator[list[str]]:
-        """The nouns of every row's caption."""
-        return (nouns(caption or "") for caption in index["caption"].to_pylist())
+    def labels(self, shard: ShardInputs, wanted: Sequence[bool]) -> Iterator[list[str]]:
+        """The nouns of every image's caption."""
+        captions = shard.rows("index", ["caption"])["caption"].to_pylist()
+        return (nouns(caption or "") for caption in compress(captions, wanted))
 
 
 @dataclass(kw_only=True)
@@ -106,11 +107,11 @@ class ModelLabels:
         """Load the model."""
         self.describer.load()
 
-    def labels(self, shard: ShardInputs, index: pa.Table) -> Iterator[list[str]]:
-        """The model's list for every row's picture."""
-        images = shard.images(index, self.describer.longest)
-        while batch := list(islice(images, self.batch)):
-            for answer in self.describer.answer(batch, [self.prompt] * len(batch)):
+    def labels(self, shard: ShardInputs, wanted: Sequence[bool]) -> Iterator[list[str]]:
+        """The model's list for every picture."""
+        for batch in batches(views(shard, wanted, self.describer.longest), self.batch):
+            pictures = [view.picture for view in batch]
+            for answer in self.describer.answer(pictures, [self.prompt] * len(batch)):
                 yield listed(answer)
 
 
@@ -136,12 +137,10 @@ class Labels:
 
     def run(self, shard: ShardInputs) -> pa.Table:
         """One row an image; images that were not kept have no labels."""
-        index, kept = kept_rows(shard)
-        found = self.source.labels(shard, index)
+        kept = kept_images(shard)
+        labels = spread(kept, self.source.labels(shard, kept), [])
         image_ids = shard.rows("index", ["image_id"])["image_id"]
-        return pa.table(
-            {"image_id": image_ids, "labels": [next(found) if keep else [] for keep in kept]}, schema=SCHEMA
-        )
+        return pa.table({"image_id": image_ids, "labels": labels}, schema=SCHEMA)
 
 
 def nouns(caption: str) -> list[str]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from mtadiffusion.annotate.stage import Inputs, Stage, provenance, table_of
+from mtadiffusion.annotate.stage import Inputs, Stage, Surveyor, provenance, table_of
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.files import DiskFullError
 from mtadiffusion.data.tables import Table
@@ -51,7 +52,9 @@ class Worker:
             UserError: the stage cannot be set up, or the disk is full; then no other shard would fare better.
         """
         if not self.ready:
-            self._set_up()
+            with _told_in_one_line(self.stage):
+                self.stage.setup(self.inputs)
+            self.ready = True
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 rows = self.stage.run(self.inputs.shard(shard))
@@ -69,15 +72,17 @@ class Worker:
         self.table.quarantine(shard, reason, attempts)
         return 0
 
-    def _set_up(self) -> None:
-        try:
-            self.stage.setup(self.inputs)
-        except UserError:
-            raise
-        except Exception as error:  # a model that is not there, or does not load, in whatever way
-            first = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(self.stage.name, "cannot be set up", remedy=first[0]) from error
-        self.ready = True
+
+@contextmanager
+def _told_in_one_line(stage: Stage) -> Iterator[None]:
+    """What can go wrong before a stage's first shard, in whatever way: a model that is not there, say."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(stage.name, "cannot be set up", remedy=first[0]) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +126,9 @@ def _run_stage(stage: Stage, inputs: Inputs, engine: Engine) -> StageReport:
     table.describe(provenance(stage, inputs))
     absent = table.absent(count)
     runnable = [n for n in absent if all(inputs.tables[name].has(n) for name in stage.reads)]
+    if runnable and isinstance(stage, Surveyor):
+        with _told_in_one_line(stage):
+            stage.survey(inputs)
     images = 0
     with tqdm(total=count, initial=count - len(absent), desc=stage.name, unit="shard") as bar:
         for rows in engine.make(Worker(stage=stage, inputs=inputs, table=table), runnable):

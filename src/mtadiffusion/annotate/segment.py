@@ -9,13 +9,14 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pyarrow as pa
 from PIL import Image
-from scipy import ndimage
 
-from mtadiffusion.annotate.detect import box_iou, kept_rows
+from mtadiffusion.annotate.detect import box_iou
 from mtadiffusion.annotate.stage import Inputs, ShardInputs
-from mtadiffusion.data.tables import KEPT, REJECTED, SKIPPED
+from mtadiffusion.annotate.walk import ObjectWalk, View
+from mtadiffusion.data.tables import KEPT, REJECTED
 from mtadiffusion.engines.engine import Resources
-from mtadiffusion.imaging.masks import mask_box, mask_to_coco
+from mtadiffusion.imaging.cleaning import cleaned
+from mtadiffusion.imaging.runs import Runs
 
 SCHEMA = pa.schema(
     [
@@ -78,7 +79,7 @@ class Segment:
     """Islands and holes smaller than this share of the mask's largest part are removed."""
 
     name: ClassVar[str] = "masks"
-    reads: ClassVar[tuple[str, ...]] = ("index", "filters", "detections")
+    reads: ClassVar[tuple[str, ...]] = ("index", "detections")
     resources: Resources = field(default_factory=Resources)
     """What one worker occupies."""
 
@@ -93,78 +94,33 @@ class Segment:
 
     def run(self, shard: ShardInputs) -> pa.Table:
         """One row an image, one entry an object of `detections`."""
-        index, kept = kept_rows(shard)
-        detections = shard.rows("detections").to_pylist()
-        seen = [row["objects"] for row, keep in zip(detections, kept, strict=True) if keep]
-        wanted = [any(one["status"] == KEPT for one in objects) for objects in seen]
-        images = shard.images(index.filter(pa.array(wanted, pa.bool_())), self.segmenter.longest)
-        sizes = zip(index["width"].to_pylist(), index["height"].to_pylist(), strict=True)
-        found = self._found(seen, wanted, sizes, images)
-        rows = [
-            {"image_id": row["image_id"], "objects": next(found) if keep else []}
-            for row, keep in zip(detections, kept, strict=True)
-        ]
-        return pa.Table.from_pylist(rows, schema=SCHEMA)
+        walk = ObjectWalk(shard, "detections")
+        seen = walk.seen(self.segmenter.longest)
+        return walk.table((one for view, objects in seen for one in self._entries(view, objects)), SCHEMA)
 
-    def _found(
-        self,
-        seen: Sequence[list[dict[str, Any]]],
-        wanted: Sequence[bool],
-        sizes: Iterator[tuple[int, int]],
-        images: Iterator[Image.Image],
-    ) -> Iterator[list[dict[str, Any]]]:
-        for objects, want, size in zip(seen, wanted, sizes, strict=True):
-            made = iter(self._masks(next(images), objects, size) if want else ())
-            yield [next(made) if one["status"] == KEPT else {"status": SKIPPED} for one in objects]
-
-    def _masks(
-        self, image: Image.Image, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]
+    def _entries(
+        self, view: View, objects: Sequence[tuple[Mapping[str, Any], ...]]
     ) -> Iterator[dict[str, Any]]:
-        boxes = [one["box_xyxy"] for one in objects if one["status"] == KEPT]
-        shrink = np.array([image.width / size[0], image.height / size[1]] * 2)
-        masks, qualities = self.segmenter.segment(image, (np.array(boxes) * shrink).tolist(), size)
+        boxes = [one["box_xyxy"] for (one,) in objects]
+        shrink = np.array([view.picture.width / view.size[0], view.picture.height / view.size[1]] * 2)
+        masks, qualities = self.segmenter.segment(
+            view.picture, (np.array(boxes) * shrink).tolist(), view.size
+        )
         for box, mask, quality in zip(boxes, masks, qualities, strict=True):
-            cleaned = clean_mask(mask, self.island)
-            area = int(np.count_nonzero(cleaned))
-            reason = self._fault(cleaned, area, box)
+            runs = cleaned(Runs.of(mask), self.island)
+            area = runs.area
+            reason = self._fault(runs, area / mask.size, box)
             yield {
                 "status": KEPT if reason is None else REJECTED,
                 "reason": reason,
-                "counts": mask_to_coco(cleaned)["counts"],
+                "counts": runs.coco(),
                 "area": area,
                 "quality": float(quality),
             }
 
-    def _fault(self, mask: np.ndarray, area: int, box_xyxy: Sequence[float]) -> str | None:
-        share = area / mask.size
-        if share < self.min_area:
+    def _fault(self, mask: Runs, share: float, box_xyxy: Sequence[float]) -> str | None:
+        if share < self.min_area or not share:
             return "tiny mask"
         if share > self.max_area:
             return "whole image"
-        return None if box_iou(mask_box(mask), box_xyxy) >= self.min_fit else "does not fit its box"
-
-
-def clean_mask(mask: np.ndarray, least: float) -> np.ndarray:
-    """bool (H, W) without islands, and without holes, that are smaller than `least` of the largest part."""
-    if not mask.any():
-        return mask
-    x0, y0, x1, y1 = mask_box(mask)
-    cleaned = np.zeros_like(mask)
-    cleaned[y0:y1, x0:x1] = _clean(mask[y0:y1, x0:x1], least)
-    return cleaned
-
-
-def _clean(mask: np.ndarray, least: float) -> np.ndarray:
-    parts, count = ndimage.label(mask)
-    areas = np.bincount(parts.ravel())
-    areas[0] = 0
-    limit = least * areas.max()
-    solid = mask if count == 1 else (areas >= max(limit, 1))[parts]
-    gaps, count = ndimage.label(~solid)
-    closed = np.ones(count + 1, bool)
-    closed[0] = False
-    for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):
-        closed[edge] = False
-    if not closed.any():
-        return solid
-    return solid | (closed & (np.bincount(gaps.ravel(), minlength=count + 1) < limit))[gaps]
+        return None if box_iou(mask.box, box_xyxy) >= self.min_fit else "does not fit its box"

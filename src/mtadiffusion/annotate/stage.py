@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pyarrow as pa
 from PIL import Image
@@ -97,10 +97,18 @@ class Stage(Protocol):
         """All that the rows depend on besides the tables read; JSON-ready, part of the fingerprint."""
 
     def setup(self, inputs: Inputs) -> None:
-        """Load the model, or what is needed of all shards. Once a worker, before the first shard."""
+        """Load the model. Once a worker, before the first shard."""
 
     def run(self, shard: ShardInputs) -> pa.Table:
         """The shard's rows, one an image of the index and in its order."""
+
+
+@runtime_checkable
+class Surveyor(Protocol):
+    """A stage that has to know of all shards before it can make one."""
+
+    def survey(self, inputs: Inputs) -> None:
+        """Look at all shards. Once a run, where that was started; what is found travels to the workers."""
 
 
 def table_of(stage: Stage, inputs: Inputs) -> Table:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -16,11 +15,11 @@ import pyarrow as pa
 from PIL import Image
 
 from mtadiffusion.annotate.describe import object_crop
-from mtadiffusion.annotate.detect import kept_rows
 from mtadiffusion.annotate.stage import Inputs, ShardInputs
-from mtadiffusion.data.tables import KEPT, SKIPPED
+from mtadiffusion.annotate.walk import ObjectWalk, batches
+from mtadiffusion.data.tables import KEPT
 from mtadiffusion.engines.engine import Resources
-from mtadiffusion.imaging.masks import coco_to_mask
+from mtadiffusion.imaging.runs import Runs
 
 SCHEMA = pa.schema(
     [
@@ -83,7 +82,7 @@ class Verify:
     """Objects a forward pass."""
 
     name: ClassVar[str] = "alignment"
-    reads: ClassVar[tuple[str, ...]] = ("index", "filters", "detections", "masks", "descriptions")
+    reads: ClassVar[tuple[str, ...]] = ("index", "detections", "masks", "descriptions")
     resources: Resources = field(default_factory=Resources)
     """What one worker occupies."""
 
@@ -97,39 +96,18 @@ class Verify:
 
     def run(self, shard: ShardInputs) -> pa.Table:
         """One row an image, one entry an object of `descriptions`."""
-        descriptions = shard.rows("descriptions").to_pylist()
-        scores = self._scores(self._pairs(shard, descriptions))
-        rows = [
-            {
-                "image_id": row["image_id"],
-                "objects": [next(scores) if one["status"] == KEPT else _SKIPPED for one in row["objects"]],
-            }
-            for row in descriptions
-        ]
-        return pa.Table.from_pylist(rows, schema=SCHEMA)
+        walk = ObjectWalk(shard, "detections", "masks", "descriptions")
+        return walk.table(self._scores(self._pairs(walk)), SCHEMA)
 
-    def _pairs(self, shard: ShardInputs, descriptions: Sequence[Mapping[str, Any]]) -> Iterator[_Pair]:
-        index, kept = kept_rows(shard)
-        described = [any(one["status"] == KEPT for one in row["objects"]) for row in descriptions]
-        detections, masks = (shard.rows(name).to_pylist() for name in ("detections", "masks"))
-        wanted = [want for want, keep in zip(described, kept, strict=True) if keep]
-        chosen = index.filter(pa.array(wanted, pa.bool_()))
-        images = shard.images(chosen, self.scorer.longest)
-        sizes = zip(chosen["height"].to_pylist(), chosen["width"].to_pylist(), strict=True)
-        rows = zip(detections, masks, descriptions, described, strict=True)
-        for found, mask_row, row, want in rows:
-            if want:
-                image, size = next(images), next(sizes)
-                for seen, mask, one in zip(
-                    found["objects"], mask_row["objects"], row["objects"], strict=True
-                ):
-                    if one["status"] == KEPT:
-                        whole = coco_to_mask({"size": size, "counts": mask["counts"]})
-                        crop = object_crop(image, whole, margin=self.margin, masked=False)
-                        yield _Pair(crop=crop, label=seen["label"], text=one["text"])
+    def _pairs(self, walk: ObjectWalk) -> Iterator[_Pair]:
+        for view, objects in walk.seen(self.scorer.longest):
+            for seen, mask, description in objects:
+                runs = Runs.of_coco({"size": view.size[::-1], "counts": mask["counts"]})
+                crop = object_crop(view.picture, runs, margin=self.margin, masked=False)
+                yield _Pair(crop=crop, label=seen["label"], text=description["text"])
 
     def _scores(self, pairs: Iterator[_Pair]) -> Iterator[dict[str, Any]]:
-        while batch := list(islice(pairs, self.batch)):
+        for batch in batches(pairs, self.batch):
             texts = self.scorer.texts([pair.text for pair in batch])
             crops = self.scorer.images([pair.crop for pair in batch])
             labels = self.scorer.texts([f"a {pair.label}" for pair in batch])
@@ -140,9 +118,6 @@ class Verify:
                     "label_similarity": float(texts[number] @ labels[number]),
                     "names_label": names(pair.text, pair.label),
                 }
-
-
-_SKIPPED = {"status": SKIPPED}
 
 
 def names(text: str, label: str) -> bool:

@@ -4,6 +4,7 @@ than a text encoder reads."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -83,7 +84,7 @@ def repeats_itself(text: str) -> bool:
         return True
     words = re.findall(r"\w+", text.lower())
     runs = [tuple(words[i : i + _REPEATED_WORDS]) for i in range(len(words) - _REPEATED_WORDS + 1)]
-    return any(runs.count(run) >= 3 for run in set(runs))
+    return max(Counter(runs).values(), default=0) >= 3
 
 
 def shortened(text: str, fits: Callable[[str], bool]) -> str:

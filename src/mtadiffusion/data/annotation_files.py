@@ -13,6 +13,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,6 +32,10 @@ OBJECT, FIELDS = "object", "fields"
 Fact = tuple[str, str, Mapping[str, Any]]
 """(the image's name, `OBJECT` or `FIELDS`, JSON-ready)"""
 
+Known = Callable[[str], dict[str, Any]]
+"""An image's path in the source -> its fields, its objects among them as `objects`; empty where nothing is
+known of it."""
+
 _MASK_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -41,7 +46,7 @@ def gather(paths: Sequence[Path], store: Path) -> None:
         UserError: a file cannot be read, or is of no known form.
         DiskFullError: the disk is full.
     """
-    with whole_path(store) as partial, closing(sqlite3.connect(partial)) as database:
+    with whole_path(store) as unfinished, closing(sqlite3.connect(unfinished)) as database:
         try:
             _write(database, paths)
         except sqlite3.OperationalError as error:
@@ -61,17 +66,17 @@ def _write(database: sqlite3.Connection, paths: Sequence[Path]) -> None:
     database.commit()
 
 
-def known_of(store: Path, key: str) -> dict[str, Any]:
-    """The fields of an image, its objects among them as `objects`; empty where nothing is known of it.
+@contextmanager
+def known_facts(store: Path) -> Iterator[Known]:
+    """Looks images up in `store`, which `gather` wrote, as long as the block lasts."""
+    with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+        yield partial(_known_of, database)
 
-    Args:
-        store: what `gather` wrote.
-        key: the image's path in the source.
-    """
-    with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as database:
-        found = database.execute(
-            "SELECT image, kind, value FROM facts WHERE stem = ? ORDER BY rowid", (_stem(key),)
-        ).fetchall()
+
+def _known_of(database: sqlite3.Connection, key: str) -> dict[str, Any]:
+    found = database.execute(
+        "SELECT image, kind, value FROM facts WHERE stem = ? ORDER BY rowid", (_stem(key),)
+    ).fetchall()
     names = {image for image, _, _ in found}
     wanted = key if key in names else names.pop() if len(names) == 1 else None
     facts = [(kind, json.loads(value)) for image, kind, value in found if image == wanted]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mtadiffusion.data.annotation_files import gather, known_of
+from mtadiffusion.data.annotation_files import Known, gather, known_facts
 from mtadiffusion.data.files import sweep, write_json
 from mtadiffusion.data.sources import Spec, plan
 from mtadiffusion.data.tables import Table, shard_name
@@ -111,9 +110,11 @@ class Dataset:
             rule = f"has its annotations from {', '.join(self.manifest.annotations) or 'no file'}"
             raise UserError("--out", rule, str(self.root), remedy)
 
-    def known(self, key: str) -> dict[str, Any]:
-        """What the annotation files say of the image of this key in the source."""
-        return known_of(known_path(self.root), key) if self.manifest.annotations else {}
+    def known_facts(self) -> AbstractContextManager[Known]:
+        """Look up what the annotation files say of images; see `annotation_files.known_facts`."""
+        if not self.manifest.annotations:
+            return nullcontext(lambda _: {})
+        return known_facts(known_path(self.root))
 
     def spec(self, shard: int) -> Spec:
         """What the shard is read from."""

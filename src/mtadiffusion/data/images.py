@@ -32,14 +32,12 @@ def decode(data: bytes, longest: int | None = None) -> Image.Image:
     Raises:
         UndecodableImageError: damaged, truncated, too large, or no image.
     """
-    image = opened(data)
-    try:
-        if longest is not None:
-            image.draft("RGB", (longest, longest))
-        image.load()
-        image = to_rgb(_upright(image))
-    except Exception as error:  # decoders of broken files raise nearly anything
-        raise UndecodableImageError(f"cannot be decoded: {error or type(error).__name__}") from error
+    return pixels(opened(data), longest)
+
+
+def pixels(image: Image.Image, longest: int | None = None) -> Image.Image:
+    """`decode` of an image that was `opened` and of which nothing was decoded."""
+    image = _loaded(image, _least_size(image, longest) if longest is not None else None)
     if longest is not None and max(image.size) > longest:
         image.thumbnail((longest, longest), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return image
@@ -51,9 +49,19 @@ def decode_reduced(data: bytes, shortest: int) -> Image.Image:
     Raises:
         UndecodableImageError: damaged, truncated, too large, or no image.
     """
-    image = opened(data)
+    return _loaded(opened(data), (shortest, shortest))
+
+
+def _least_size(image: Image.Image, longest: int) -> tuple[int, int]:
+    """(width, height) that a draft must have so that its longer side has `longest` pixels."""
+    return (longest, 1) if image.width >= image.height else (1, longest)
+
+
+def _loaded(image: Image.Image, least: tuple[int, int] | None) -> Image.Image:
+    """RGB, upright; a JPEG at the smallest scale at which it has the size `least`."""
     try:
-        image.draft("RGB", (shortest, shortest))
+        if least is not None:
+            image.draft("RGB", least)
         image.load()
         return to_rgb(_upright(image))
     except Exception as error:  # decoders of broken files raise nearly anything

@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw
 
 from mtadiffusion.data.images import decode
 from mtadiffusion.errors import UserError
-from mtadiffusion.imaging.masks import brushdata_to_mask, coco_to_mask, mask_box
+from mtadiffusion.imaging.masks import brushdata_to_runs
+from mtadiffusion.imaging.runs import Runs
 
 MEANINGS: dict[str, tuple[str, ...]] = {
     "label": ("label", "labels", "category", "category_name", "class_name", "phrase", "phrases", "names"),
@@ -40,19 +41,16 @@ UNNAMED = "object"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceObject:
-    """An object as its source describes it, at the image's size."""
+    """An object that has a place in its image."""
+
+    number: int
+    """Which of `rows_of` it is."""
 
     label: str
     """What it is; `UNNAMED` where the source does not say."""
 
     box_xyxy: tuple[float, float, float, float]
     """In pixels."""
-
-    mask: np.ndarray | None
-    """bool (H, W), or None where the source has none that fits."""
-
-    text: str | None
-    """A description."""
 
     score: float
     """The source's confidence, 1 where it has none."""
@@ -65,7 +63,7 @@ def source_objects(fields: Mapping[str, Any], size: tuple[int, int]) -> list[Sou
         fields: what the source says of the image.
         size: (height, width) of the image in pixels.
     """
-    found = [_object(row, size) for row in rows_of(fields)]
+    found = [_object(number, row, size) for number, row in enumerate(rows_of(fields))]
     placed = [one for one in found if one is not None]
     return sorted(placed, key=lambda one: (-one.score, -_area(one.box_xyxy)))
 
@@ -122,18 +120,34 @@ def _from_columns(fields: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
 
-def _object(row: Mapping[str, Any], size: tuple[int, int]) -> SourceObject | None:
-    mask = _first(row, "mask", lambda _, value: _mask(value, size))
-    box = mask_box(mask) if mask is not None else _first(row, "box", lambda name, v: _box(name, v, size))
+def label_of(row: Mapping[str, Any]) -> str:
+    """What an object is, of its fields; `UNNAMED` where they do not say."""
+    return _first(row, "label", lambda _, value: _text(value)) or UNNAMED
+
+
+def text_of(row: Mapping[str, Any]) -> str | None:
+    """The description of an object, of its fields."""
+    return _first(row, "text", lambda _, value: _text(value))
+
+
+def mask_of(row: Mapping[str, Any], size: tuple[int, int]) -> Runs | None:
+    """The mask of an object, of its fields; None where none fits its image, or it is empty.
+
+    Args:
+        row: one of `rows_of`.
+        size: (height, width) of the image in pixels.
+    """
+    return _first(row, "mask", lambda _, value: _mask(value, size))
+
+
+def _object(number: int, row: Mapping[str, Any], size: tuple[int, int]) -> SourceObject | None:
+    mask = mask_of(row, size)
+    box = mask.box if mask is not None else _first(row, "box", lambda name, v: _box(name, v, size))
     if box is None:
         return None
     score = _first(row, "score", lambda _, value: _number(value))
     return SourceObject(
-        label=_first(row, "label", lambda _, value: _text(value)) or UNNAMED,
-        box_xyxy=box,
-        mask=mask,
-        text=_first(row, "text", lambda _, value: _text(value)),
-        score=1.0 if score is None else score,
+        number=number, label=label_of(row), box_xyxy=box, score=1.0 if score is None else score
     )
 
 
@@ -162,24 +176,25 @@ def _box(name: str, value: Any, size: tuple[int, int]) -> tuple[float, float, fl
     return (a, b, a + c, b + d) if name.startswith("bbox") else (a, b, c, d)
 
 
-def _mask(value: Any, size: tuple[int, int]) -> np.ndarray | None:
-    """bool (H, W), not empty; None of what cannot be read, or is of another size."""
+def _mask(value: Any, size: tuple[int, int]) -> Runs | None:
+    """Not empty; None of what cannot be read, or is of another size."""
     try:
         mask = _decoded_mask(value, size)
     except (UserError, OSError, ValueError, TypeError, KeyError, OverflowError):
         return None
-    return mask if mask is not None and mask.shape == size and mask.any() else None
+    return mask if mask is not None and mask.size == size and mask.area else None
 
 
-def _decoded_mask(value: Any, size: tuple[int, int]) -> np.ndarray | None:
+def _decoded_mask(value: Any, size: tuple[int, int]) -> Runs | None:
     if isinstance(value, Mapping) and "path" in value:
-        return np.array(decode(Path(value["path"]).read_bytes()).convert("L")) >= 128
+        return Runs.of(np.array(decode(Path(value["path"]).read_bytes()).convert("L")) >= 128)
     if isinstance(value, Mapping) and "counts" in value:
-        return coco_to_mask({"size": value.get("size", size), "counts": value["counts"]})
+        fits = tuple(int(side) for side in value.get("size", size)) == size
+        return Runs.of_coco({"size": size, "counts": value["counts"]}) if fits else None
     if _is_flat(value):
-        return brushdata_to_mask(value, size)
+        return brushdata_to_runs(value, size)
     if isinstance(value, list) and value and all(map(_is_flat, value)):
-        return _filled(value, size)
+        return Runs.of(_filled(value, size))
     return None
 
 

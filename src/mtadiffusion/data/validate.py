@@ -11,7 +11,7 @@ from mtadiffusion.data.images import UndecodableImageError, decode
 from mtadiffusion.data.tables import DECODED, KEPT, Table, shard_name
 from mtadiffusion.data.tars import MemberReader
 from mtadiffusion.errors import UserError
-from mtadiffusion.imaging.masks import coco_to_mask
+from mtadiffusion.imaging.runs import Runs
 
 OBJECT_TABLES = ("detections", "masks", "descriptions")
 _ROUNDING = 1e-3
@@ -115,12 +115,12 @@ def _inside(box: list[float], image: dict[str, Any]) -> bool:
 
 def _mask_problems(one: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
     try:
-        mask = coco_to_mask({"size": [image["height"], image["width"]], "counts": one["counts"]})
+        mask = Runs.of_coco({"size": [image["height"], image["width"]], "counts": one["counts"]})
     except UserError as error:
         yield f"the mask cannot be decoded: {error}"
         return
-    if mask.sum() != one["area"]:
-        yield f"the mask has {mask.sum()} pixels, not {one['area']}"
+    if mask.area != one["area"]:
+        yield f"the mask has {mask.area} pixels, not {one['area']}"
 
 
 def _image_problems(dataset: Dataset, index: list[dict[str, Any]], shard: int) -> Iterator[Problem]:

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from mtadiffusion.errors import UserError
+from mtadiffusion.imaging.coco_rle import coco_lengths, compressed, filled, lengths_between
+from mtadiffusion.imaging.runs import Runs
 
 Order = Literal["row", "column"]
 _NUMPY_ORDER: dict[str, Literal["C", "F"]] = {"row": "C", "column": "F"}
@@ -115,7 +117,7 @@ def brushbench_to_mask(rle: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     Raises:
         UserError: no pairs of integers, runs that reach out of the image, or that overlap.
     """
-    return _from_flat(rle, size, "row")
+    return filled(_flat_lengths(rle, size), size[::-1]).T
 
 
 def mask_to_brushbench(mask: np.ndarray) -> list[int]:
@@ -129,7 +131,12 @@ def brushdata_to_mask(rle: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     Raises:
         UserError: no pairs of integers, runs that reach out of the image, or that overlap.
     """
-    return _from_flat(rle, size, "column")
+    return filled(_flat_lengths(rle, size), size)
+
+
+def brushdata_to_runs(rle: Sequence[int], size: tuple[int, int]) -> Runs:
+    """What `brushdata_to_mask` reads, without its pixels."""
+    return Runs.of_flat(*_flat_edges(rle, size), size)
 
 
 def mask_to_brushdata(mask: np.ndarray) -> list[int]:
@@ -137,19 +144,27 @@ def mask_to_brushdata(mask: np.ndarray) -> list[int]:
     return _to_flat(mask, "column")
 
 
-def _from_flat(rle: Sequence[int], size: tuple[int, int], order: Order) -> np.ndarray:
+def _flat_lengths(rle: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """Lengths of the runs of 0 and 1 in turn, 0 first."""
+    return lengths_between(*_flat_edges(rle, size), size[0] * size[1])
+
+
+def _flat_edges(rle: Sequence[int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """First pixel of each run and the one after its last, int64 (N,), counted from 0, ascending."""
     runs = _flat_runs(rle)
     starts, ends = runs[0::2] - 1, runs[0::2] - 1 + runs[1::2]
     pixels = size[0] * size[1]
     if runs.size and (starts.min() < 0 or (ends < starts).any() or ends.max() > pixels):
         rule = f"must lie within the {size[1]}x{size[0]} image (starts are 1-based)"
         raise UserError("mask RLE", rule, f"pixels {starts.min() + 1} to {ends.max()} of {pixels}")
-    changes = np.bincount(starts, minlength=pixels + 1) - np.bincount(ends, minlength=pixels + 1)
-    covered = np.cumsum(changes)[:pixels]
-    if covered.max(initial=0) > 1:
-        first = int(np.argmax(covered > 1)) + 1
-        raise UserError("mask RLE", "must have runs that do not overlap", f"two over pixel {first}")
-    return (covered > 0).reshape(size, order=_NUMPY_ORDER[order])
+    starts, ends = starts[starts < ends], ends[starts < ends]
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], ends[order]
+    twice = starts[1:][starts[1:] < ends[:-1]]
+    if len(twice):
+        rule = "must have runs that do not overlap"
+        raise UserError("mask RLE", rule, f"two over pixel {twice[0] + 1}")
+    return starts, ends
 
 
 def _flat_runs(rle: Sequence[int]) -> np.ndarray:
@@ -175,69 +190,14 @@ def _to_flat(mask: np.ndarray, order: Order) -> list[int]:
 def coco_to_mask(rle: Mapping[str, Any]) -> np.ndarray:
     """bool (H, W) from a COCO RLE {"size": [H, W], "counts": list, or the compressed str or bytes}.
 
-    The counts are the lengths of the runs, of 0 and 1 in turn, column by column, 0 first.
+    Raises:
+        UserError: counts that do not add up to the size, or a damaged string.
     """
     height, width = (int(side) for side in rle["size"])
-    counts = rle["counts"]
-    lengths = _decompress(counts) if isinstance(counts, str | bytes) else [int(count) for count in counts]
-    if min(lengths, default=0) < 0 or sum(lengths) != height * width:
-        rule = f"must have counts that add up to {width}x{height} = {height * width} pixels"
-        raise UserError("COCO RLE", rule, sum(lengths))
-    values = np.arange(len(lengths)) % 2 == 1
-    return np.repeat(values, lengths).reshape((height, width), order="F")
+    return filled(coco_lengths(rle), (height, width))
 
 
 def mask_to_coco(mask: np.ndarray, *, compress: bool = True) -> dict[str, Any]:
     """COCO RLE of a bool (H, W) mask: {"size": [H, W], "counts": str, or list of int uncompressed}."""
-    counts = _runs(mask.astype(bool))
-    return {"size": list(mask.shape), "counts": _compress(counts) if compress else counts.tolist()}
-
-
-def _runs(mask: np.ndarray) -> np.ndarray:
-    """Lengths of the runs of 0 and 1 in turn, 0 first; only columns that hold a 1 are looked at."""
-    columns = np.flatnonzero(mask.any(0))
-    if not len(columns):
-        return np.array([mask.size] if mask.size else [], np.int64)
-    x0, x1 = columns[0], columns[-1] + 1
-    flat = np.concatenate([[False], mask[:, x0:x1].ravel(order="F"), [False]])
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + x0 * mask.shape[0]
-    lengths = np.diff(np.concatenate([[0], edges, [mask.size]]))
-    return lengths[:-1] if edges[-1] == mask.size else lengths
-
-
-_GROUPS = 12
-"""Groups of five bits in a number of at most 60 bits."""
-
-
-def _compress(counts: np.ndarray) -> str:
-    """COCO's string: from the fourth count on the difference to the count two before, in signed groups
-    of five bits, low ones first, bit 5 = more to come, plus 48 to be printable."""
-    values = counts.copy()
-    values[3:] -= counts[1:-2]
-    codes, used = np.zeros((len(values), _GROUPS), np.uint8), np.zeros((len(values), _GROUPS), bool)
-    more, place = np.ones(len(values), bool), 0
-    while more.any():
-        used[:, place] = more
-        group, values = values & 0x1F, values >> 5
-        more = more & (values != np.where(group & 0x10, -1, 0))
-        codes[:, place] = group + np.where(more, 0x20, 0) + 48
-        place += 1
-    return codes[used].tobytes().decode("ascii")
-
-
-def _decompress(text: str | bytes) -> list[int]:
-    printed = np.frombuffer(text.encode("ascii") if isinstance(text, str) else text, np.uint8)
-    codes = printed.astype(np.int64) - 48
-    last = codes & 0x20 == 0
-    if not len(codes):
-        return []
-    if not last[-1]:
-        raise UserError("COCO RLE", "must not end in the middle of a number", text)
-    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    places = np.arange(len(codes)) - np.repeat(starts, np.diff(np.append(starts, len(codes))))
-    if places.max() >= _GROUPS:
-        raise UserError("COCO RLE", f"must have numbers of at most {_GROUPS} digits", text)
-    values = np.add.reduceat((codes & 0x1F) << 5 * places, starts)
-    values -= np.where(codes[last] & 0x10, np.int64(1) << 5 * (places[last] + 1), 0)
-    values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
-    return values.tolist()
+    lengths = Runs.of(mask.astype(bool)).coco_lengths()
+    return {"size": list(mask.shape), "counts": compressed(lengths) if compress else lengths.tolist()}

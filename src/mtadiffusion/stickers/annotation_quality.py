@@ -13,7 +13,9 @@ from tqdm.auto import tqdm
 from mtadiffusion.annotate.describe import Describe, object_crop
 from mtadiffusion.annotate.detect import Detect, Detection, box_iou
 from mtadiffusion.annotate.presets import build_stages, preset
-from mtadiffusion.annotate.segment import Segment, clean_mask
+from mtadiffusion.annotate.segment import Segment
+from mtadiffusion.imaging.cleaning import cleaned
+from mtadiffusion.imaging.runs import Runs
 from mtadiffusion.models.registry import resolve_attributes
 from mtadiffusion.records import ImageRecord, ObjectRecord
 from mtadiffusion.stickers.assets import labels
@@ -85,15 +87,15 @@ class _Annotators:
         if not kept:
             return []
         masks, _ = self._segment.segmenter.segment(image, [box.box_xyxy for box in kept], image.size)
-        cleaned = [clean_mask(mask, self._segment.island) for mask in masks]
-        crops = [object_crop(image, mask, margin=rules.margin, masked=rules.masked) for mask in cleaned]
+        clean = [cleaned(Runs.of(mask), self._segment.island) for mask in masks]
+        crops = [object_crop(image, mask, margin=rules.margin, masked=rules.masked) for mask in clean]
         answers = self._attributes.answers(crops)
-        return [_seen(*parts) for parts in zip(kept, cleaned, answers, strict=True)]
+        return [_seen(*parts) for parts in zip(kept, clean, answers, strict=True)]
 
 
-def _seen(box: Detection, mask: np.ndarray, answer: tuple[str, str | None]) -> _Seen:
+def _seen(box: Detection, mask: Runs, answer: tuple[str, str | None]) -> _Seen:
     style, colour = answer
-    return _Seen(label=box.label, box_xyxy=box.box_xyxy, mask=mask, style=style, colour=colour)
+    return _Seen(label=box.label, box_xyxy=box.box_xyxy, mask=mask.pixels(), style=style, colour=colour)
 
 
 def _matched(things: Sequence[ObjectRecord], seen: Sequence[_Seen]) -> list[tuple[ObjectRecord, _Seen]]:
