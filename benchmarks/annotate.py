@@ -188,7 +188,7 @@ def timed(*places: tuple[Any, str]) -> Iterator[dict[str, float]]:
 def throughput(folder: Path, pictures: int) -> dict[str, Any]:
     """End to end in one process, stage by stage."""
     source, each = write_source(folder / "source", pictures), 1000 / pictures
-    decoders = (images, "decode"), (index_module, "pixels")
+    decoders = (images, "decode"), (index_module, "opened"), (index_module, "pixels")
     models = (NoDetector, "detect"), (NoSegmenter, "segment"), (NoDescriber, "answer")
     whole, overhead = 0.0, {}
     with timed(*decoders) as decoding, timed(*models) as modelling:

@@ -15,6 +15,9 @@ from typing import IO
 import fsspec
 from fsspec.core import url_to_fs
 
+_READ = 2**16
+"""Bytes that are read at a time, about a picture."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
@@ -45,7 +48,7 @@ def read_samples(file: IO[bytes]) -> Iterator[TarSample]:
         tarfile.TarError: the tar is damaged. Samples before the damage were yielded.
     """
     sample: TarSample | None = None
-    with tarfile.open(fileobj=file, mode="r|*") as tar:
+    with tarfile.open(fileobj=file, mode="r|*", bufsize=_READ) as tar:
         for entry in tar:
             content = tar.extractfile(entry) if entry.isreg() else None
             if content is None:

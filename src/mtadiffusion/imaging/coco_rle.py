@@ -50,17 +50,20 @@ def compressed(lengths: np.ndarray) -> str:
 def _decompressed(text: str | bytes) -> np.ndarray:
     printed = np.frombuffer(text.encode("ascii") if isinstance(text, str) else text, np.uint8)
     codes = printed.astype(np.int64) - 48
-    last = codes & 0x20 == 0
     if not len(codes):
         return codes
-    if not last[-1]:
+    if codes[-1] & 0x20:
         raise UserError("COCO RLE", "must not end in the middle of a number", text)
-    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    places = np.arange(len(codes)) - np.repeat(starts, np.diff(np.append(starts, len(codes))))
-    if places.max() >= _LONGEST:
+    last = np.flatnonzero(codes & 0x20 == 0)  # of each number its highest group, which has the sign
+    first = np.concatenate([[0], last[:-1] + 1])
+    more = int((last - first).max())
+    if more >= _LONGEST:
         raise UserError("COCO RLE", f"must have numbers of at most {_LONGEST} digits", text)
-    values = np.add.reduceat((codes & 0x1F) << 5 * places, starts)
-    values -= np.where(codes[last] & 0x10, np.int64(1) << 5 * (places[last] + 1), 0)
+    groups = codes & 0x1F
+    values = (groups[last] ^ 0x10) - 0x10
+    for place in range(1, more + 1):
+        lower = last - place
+        values = np.where(lower >= first, values << 5 | groups[lower], values)
     values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
     return values
 
