@@ -10,7 +10,7 @@ from mtadiffusion.annotate.run import run_stages
 from mtadiffusion.annotate.stage import Inputs
 from mtadiffusion.data import images
 from mtadiffusion.data.dataset import Dataset
-from mtadiffusion.data.images import UndecodableImageError, decode, decoded
+from mtadiffusion.data.images import UndecodableImageError, decode, decoded, opened, pixels
 from mtadiffusion.engines.engine import Resources
 from mtadiffusion.engines.local import Local
 
@@ -25,6 +25,24 @@ def test_pictures_come_in_order_with_any_number_of_threads(threads, count):
     assert [np.asarray(one).tobytes() for one in seen] == [
         np.asarray(decode(one, 32)).tobytes() for one in data
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "longest", "scale"),
+    [
+        ((1024, 512), 512, 2),
+        ((512, 1024), 512, 2),
+        ((1024, 683), 512, 2),
+        ((1023, 683), 512, 1),
+        ((1536, 200), 336, 4),
+        ((300, 200), 512, 1),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_least_scale_that_has_the_longest_side(size, longest, scale):
+    image = opened(encoded(0, size))
+    small = pixels(image, longest)
+    assert image.decoderconfig[0] == scale
+    assert max(small.size) == min(longest, max(size))
 
 
 def test_it_reads_only_a_few_pictures_ahead():

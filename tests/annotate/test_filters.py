@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mtadiffusion.annotate.duplicates import NEAR_BITS, near_repeats
+from mtadiffusion.annotate.duplicates import NEAR_BITS, Repeats, near_repeats
 from mtadiffusion.annotate.filters import Filters
 from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.run import run_stages
@@ -87,6 +88,27 @@ def test_near_hashes_are_those_that_comparing_all_pairs_finds(hashes, flips):
     array, counted = np.array(values, dtype=np.uint64), np.ones(len(values), dtype=bool)
     expected = [any((v ^ e).bit_count() <= NEAR_BITS for e in values[:i]) for i, v in enumerate(values)]
     assert near_repeats(array, counted).tolist() == expected
+
+
+def test_hashes_are_compared_once_a_run_and_a_byte_an_image_travels_to_workers(tmp_path, monkeypatch):
+    calls, among = [], Repeats.among.__func__
+    monkeypatch.setattr(Repeats, "among", lambda inputs: calls.append(1) or among(Repeats, inputs))
+    source = source_of(tmp_path / "s.parquet", [encoded(0)] * 9)
+    filters = Filters()
+    assert reasons(tmp_path, source, filters, shard_size=1) == [None, *["duplicate"] * 8]
+    assert reasons(tmp_path, source, filters, shard_size=1) == [None, *["duplicate"] * 8]
+    assert len(calls) == 1  # the second run found nothing to make
+    assert filters._repeats.found.nbytes == 9
+    assert len(pickle.dumps(filters)) < 2000
+
+
+def test_an_index_that_cannot_be_read_is_told_in_one_line(tmp_path):
+    source = source_of(tmp_path / "s.parquet", [encoded(0)])
+    dataset = Dataset.open_or_plan(tmp_path / "ds", str(source), 2)
+    (report,) = run_stages(dataset, [Index()], Local())
+    report.table.path(0).write_bytes(b"no Parquet")
+    with pytest.raises(UserError, match="filters cannot be set up; "):
+        run_stages(Dataset.open(tmp_path / "ds"), [Filters()], Local())
 
 
 def test_duplicates_stay_where_they_are_wanted(tmp_path):

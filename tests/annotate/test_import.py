@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,10 +17,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from mtadiffusion.annotate import presets
+from mtadiffusion.annotate import detect, presets
 from mtadiffusion.annotate.annotate import annotate
 from mtadiffusion.cli import main
 from mtadiffusion.data import annotation_files
+from mtadiffusion.data import source_objects as source_objects_module
 from mtadiffusion.data.dataset import Dataset
 from mtadiffusion.data.files import DiskFullError
 from mtadiffusion.data.records import DatasetRecords
@@ -273,8 +275,54 @@ def test_a_full_disk_while_annotations_are_read_leaves_nothing_behind(pictures, 
     assert not list((tmp_path / "store").iterdir())
 
 
+def test_the_store_of_annotations_is_opened_once_a_shard(pictures, tmp_path, monkeypatch):
+    path = coco_file(
+        tmp_path / "c.json", [{"category_id": 1, "bbox": [8, 10, 32, 40]}], file_name=f"{0:012d}"
+    )
+    opened, connect = [], sqlite3.connect
+
+    def counted(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(arguments[0])
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(annotation_files.sqlite3, "connect", counted)
+    imported(pictures, tmp_path / "dataset", path)
+    assert len([one for one in opened if "mode=ro" in str(one)]) == 1
+
+
+def test_masks_are_read_for_boxes_and_masks_and_never_for_texts(pictures, tmp_path, monkeypatch):
+    rle = coco_masks.encode(np.asfortranarray(LEFT.astype(np.uint8)))
+    objects = [{"category_id": 1, "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()}}]
+    path = coco_file(tmp_path / "c.json", objects, file_name=f"{0:012d}")
+    read, calls = source_objects_module._mask, []
+    monkeypatch.setattr(source_objects_module, "_mask", lambda *a: calls.append(1) or read(*a))
+    counts = []
+    for last in ("detect", "segment", "describe"):
+        stages = presets.build_stages(presets.source(), ["index", "filters", "detect", "segment", "describe"])
+        wanted = ["index", "filters", "detect", "segment", "describe"].index(last) + 1
+        annotate(str(pictures), tmp_path / "dataset", stages[:wanted], annotations=[path])
+        counts.append(len(calls))
+    assert counts == [1, 2, 2]
+
+
+def test_texts_of_the_source_need_its_boxes(pictures, tmp_path):
+    path = coco_file(
+        tmp_path / "c.json", [{"category_id": 1, "bbox": [8, 10, 32, 40]}], file_name=f"{0:012d}"
+    )
+    dataset = imported(pictures, tmp_path / "dataset", path)
+    table = dataset.table("detections")
+    rows = table.read(0).to_pylist()
+    for row in rows:
+        for one in row["objects"]:
+            del one["number"]
+    table.write(0, pa.Table.from_pylist(rows, schema=detect.SCHEMA))
+    dataset.table("masks").path(0).unlink()
+    stages = presets.build_stages(presets.source(), ["segment"])
+    (report,) = annotate(str(pictures), tmp_path / "dataset", stages)
+    assert "was not made from the source's annotations" in report.failed[0]
+
+
 def test_parquet_lists_are_understood(tmp_path):
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = {

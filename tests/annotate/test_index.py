@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 
+import imagehash
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from mtadiffusion.annotate.index import Index
 from mtadiffusion.annotate.run import run_stages
 from mtadiffusion.annotate.stage import Inputs
 from mtadiffusion.data.dataset import Dataset
+from mtadiffusion.data.images import decode
 from mtadiffusion.engines.local import Local
 from mtadiffusion.errors import UserError
 
@@ -140,6 +142,13 @@ def test_a_broken_exif_is_ignored(tmp_path):
     Image.new("RGB", (40, 30)).save(buffer, "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff")
     row = one(tmp_path, "a.jpg", buffer.getvalue())
     assert (row["width"], row["height"], row["status"]) == (40, 30, "decoded")
+
+
+def test_the_perceptual_hash_is_the_library_s(tmp_path):
+    """Independent computation: the hash as imagehash spells it."""
+    data = encoded(0)
+    row = one(tmp_path, "a.jpg", data)
+    assert row["perceptual_hash"].hex() == str(imagehash.phash(decode(data, 64)))
 
 
 def test_a_caption_in_another_encoding_is_kept_as_far_as_it_can_be_read(tmp_path):
