@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,20 @@ def test_a_full_disk_while_annotations_are_read_leaves_nothing_behind(pictures, 
     with pytest.raises(DiskFullError):
         annotation_files.gather([lines], tmp_path / "store" / "facts.sqlite")
     assert not list((tmp_path / "store").iterdir())
+
+
+def test_a_quota_that_is_used_up_is_one_line_and_leaves_nothing_behind(pictures, tmp_path, capsys):
+    lines, out = tmp_path / "facts.jsonl", tmp_path / "dataset"
+    lines.write_text("".join(f'{{"image": "{n}.jpg", "caption": "{"x" * 500}"}}\n' for n in range(99)))
+    command = ["data", "import", pictures, "--out", out, "--annotations", lines]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        assert main([str(word) for word in command]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "--out cannot be written (disk I/O error)" in capsys.readouterr().err
+    assert not list(out.rglob("*.sqlite*"))
 
 
 def test_the_store_of_annotations_is_opened_once_a_shard(pictures, tmp_path, monkeypatch):

@@ -43,16 +43,26 @@ def gather(paths: Sequence[Path], store: Path) -> None:
     """Read annotation files into the database `store`, which appears whole or not at all.
 
     Raises:
-        UserError: a file cannot be read, or is of no known form.
+        UserError: a file cannot be read, or is of no known form; or `store` cannot be written.
         DiskFullError: the disk is full.
     """
-    with whole_path(store) as unfinished, closing(sqlite3.connect(unfinished)) as database:
-        try:
-            _write(database, paths)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise DiskFullError(store.parent) from error
-            raise
+    with (
+        whole_path(store) as unfinished,
+        _told_what_cannot_be_written(store.parent),
+        closing(sqlite3.connect(unfinished)) as database,
+    ):
+        _write(database, paths)
+
+
+@contextmanager
+def _told_what_cannot_be_written(folder: Path) -> Iterator[None]:
+    """Turns SQLite's errors of the disk into the user's; a quota's is a plain I/O error to it."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise DiskFullError(folder) from error
+        raise UserError("--out", f"cannot be written ({error})", str(folder)) from error
 
 
 def _write(database: sqlite3.Connection, paths: Sequence[Path]) -> None:
