@@ -55,7 +55,7 @@ measure: $(STAMP) ## measure the embedded model (SPLIT=validation or test)
 # Every word that the branch learns from here was written by an annotator that saw nothing but pixels.
 loop: $(STAMP) ## pictures -> annotations -> a branch trained on them -> inpainting, in LOOP=loop/ (minutes)
 	$(BIN)/python tools/sticker_pictures.py $(LOOP)/pictures --scenes $(SCENES)
-	$(BIN)/mta annotate $(LOOP)/pictures --out $(LOOP)/dataset --annotators sticker --workers 2 --shard-size 500
+	$(BIN)/mta annotate $(LOOP)/pictures --out $(LOOP)/dataset --annotators sticker --workers 0 --shard-size 500
 	$(BIN)/mta data stats $(LOOP)/dataset
 	$(BIN)/mta data preview $(LOOP)/dataset --out $(LOOP)/preview.html
 	$(BIN)/mta train --recipe sticker --out $(LOOP)/run --set data.source=$(LOOP)/dataset \

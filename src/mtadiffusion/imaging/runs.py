@@ -48,8 +48,11 @@ class Runs:
         the next, touch or be empty, but not overlap."""
         height = size[0]
         starts, ends = _merged(starts[starts < ends], ends[starts < ends])
-        first = starts // height
-        pieces = (ends - 1) // height - first + 1
+        first, last = starts // height, (ends - 1) // height
+        if (first == last).all():
+            before = first * height
+            return cls(size=size, columns=first, starts=starts - before, ends=ends - before)
+        pieces = last - first + 1
         before = np.cumsum(pieces) - pieces
         columns = np.repeat(first - before, pieces) + np.arange(pieces.sum())
         tops = np.maximum(np.repeat(starts, pieces) - columns * height, 0)
