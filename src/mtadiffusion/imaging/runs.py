@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from mtadiffusion.imaging.coco_rle import coco_lengths, compressed, filled, lengths_between
 
@@ -127,6 +125,10 @@ class Runs:
         touched = high - low  # so many runs of the column before, from `low` on
         if np.count_nonzero(touched == 0) == 1:  # from every run a way leads left to that one
             return np.zeros(len(starts), np.int64)
+
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import connected_components
+
         rows = np.concatenate([[0], np.cumsum(touched)])
         neighbours = np.repeat(low - rows[:-1], touched) + np.arange(rows[-1])
         graph = csr_array((np.ones(len(neighbours)), neighbours, rows), shape=(len(starts), len(starts)))
