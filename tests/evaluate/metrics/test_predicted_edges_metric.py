@@ -22,7 +22,7 @@ def score(one):
 
 def trained_target(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """What the trainer's own code, written for tensors, makes of a picture."""
-    image = torch.tensor(pixels).permute(2, 0, 1)[None].double() / 255
+    image = torch.tensor(pixels).permute(2, 0, 1)[None].double() / 127.5 - 1
     return edge_target(image, size)[0, 0].numpy()
 
 
