@@ -19,6 +19,7 @@ from mtadiffusion.annotate.vision_language import HttpVisionLanguage, LocalVisio
 from mtadiffusion.errors import UserError
 
 from .test_detect import picture
+from .tiny_models import save_qwen_vl
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,16 @@ def test_a_batch_of_prompts_of_all_lengths_equals_its_members(local):
     together = local.answer(images, prompts)
     alone = [local.answer([image], [prompt])[0] for image, prompt in zip(images, prompts, strict=True)]
     assert together == alone
+
+
+def test_a_qwen_vl_answers_in_this_process(tmp_path):
+    pytest.importorskip("torchvision", reason="Qwen-VL's processor needs the package torchvision")
+    model = LocalVisionLanguage(model=str(save_qwen_vl(tmp_path)), max_new_tokens=4)
+    model.load()
+    images, prompts = [picture(i, (40, 30)) for i in range(2)], ["Describe the red cat", "cat"]
+    alone = [model.answer([image], [prompt])[0] for image, prompt in zip(images, prompts, strict=True)]
+    assert model.answer(images, prompts) == alone
+    assert all(alone)
 
 
 class Server(ThreadingHTTPServer):

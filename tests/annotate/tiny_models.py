@@ -22,6 +22,9 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
     Sam2Config,
     Sam2HieraDetConfig,
     Sam2MaskDecoderConfig,
@@ -47,6 +50,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import (
     GroundingDinoImageProcessorPil,
 )
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "red", "cat", "dog", "car", "##s", "tree")
@@ -173,6 +177,51 @@ def save_llava(folder: Path) -> Path:
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
+    ).save_pretrained(folder)
+    return folder
+
+
+SIGNS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+TURNS = (
+    "{% for message in messages %}{{ message.role }} {% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %} assistant"
+)
+
+
+def save_qwen_vl(folder: Path) -> Path:
+    """A Qwen2.5-VL whose language has a few words. Its processor needs torchvision."""
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+    torch.manual_seed(1)
+    said = ("<pad>", "</s>", "<unk>", *SIGNS, *WORDS[5:], "Describe", "the", "user", "assistant")
+    words = Tokenizer(WordLevel({word: i for i, word in enumerate(said)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        additional_special_tokens=list(SIGNS),
+    )  # fmt: skip
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10_000.0}
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(said), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1,
+            "eos_token_id": 1, "rope_parameters": rope,
+        },
+        vision_config={
+            "depth": 2, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "patch_size": 8,
+            "spatial_merge_size": 2, "out_hidden_size": 16, "window_size": 32, "fullatt_block_indexes": [1],
+        },
+        vision_start_token_id=said.index(SIGNS[0]), vision_end_token_id=said.index(SIGNS[1]),
+        image_token_id=said.index(SIGNS[2]), video_token_id=said.index(SIGNS[3]),
+    )  # fmt: skip
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    pictures = {"patch_size": 8, "merge_size": 2, "min_pixels": 32 * 32, "max_pixels": 64 * 64}
+    Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessorPil(**pictures),
+        tokenizer,
+        Qwen2VLVideoProcessor(**pictures),
+        chat_template=TURNS,
     ).save_pretrained(folder)
     return folder
 
