@@ -152,11 +152,6 @@ def resolve_style_vgg(name: str, argument: str = _OPTIONS["style_vgg"]) -> Path:
     return _resolved("style_vgg", name, argument)
 
 
-def resolve_judge(name: str = "sticker", argument: str = _OPTIONS["judge"]) -> Path:
-    """The folder of a judge, given its embedded name or its folder."""
-    return _resolved("judge", name, argument)
-
-
 def resolve_instances(name: str = "sticker", argument: str = _OPTIONS["instances"]) -> Path:
     """The folder of a small network that finds objects, given its embedded name or its folder."""
     return _resolved("instances", name, argument)

@@ -70,8 +70,8 @@ class Backbone:
         path = resolve_backbone(config.backbone, "backbone", networks)
         empty = empty_components(path, "backbone", ("unet", "vae"))
         halvings = {name: len(empty[name].config.block_out_channels) - 1 for name in empty}
-        self.latent_factor: int = 2 ** halvings["vae"]
-        self.picture_factor: int = 2 ** sum(halvings.values())
+        self.latent_factor = 2 ** halvings["vae"]
+        self.picture_factor = 2 ** sum(halvings.values())
 
     latent_factor: int
     """Pixels a side of a latent cell."""
@@ -106,11 +106,6 @@ class Backbone:
     def let_encoders_go(self) -> None:
         """Free their memory; asked for again, they are loaded again."""
         self.__dict__.pop("encoders", None)
-
-    @property
-    def holds_encoders(self) -> bool:
-        """Whether they are in memory."""
-        return "encoders" in self.__dict__
 
     def _loaded(self, networks: Collection[str]) -> dict[str, Any]:
         path = resolve_backbone(self._config.backbone, "backbone", networks)

@@ -186,11 +186,10 @@ class BrushNetEditBench(_MappedBenchmark):
 
 
 def check_groups(groups: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """The groups chosen of the known ones, in the known order; a text with commas is a list of them."""
-    chosen = [name.strip() for name in groups.split(",")] if isinstance(groups, str) else list(groups)
-    for name in chosen:
+    """The groups chosen of the known ones, in the known order."""
+    for name in groups:
         if name not in known:
             raise UserError("groups", "is unknown", name, nearest_name(str(name), known))
-    if not chosen:
+    if not groups:
         raise UserError("groups", "must name at least one group", remedy=f"of {', '.join(known)}")
-    return tuple(name for name in known if name in chosen)
+    return tuple(name for name in known if name in groups)
