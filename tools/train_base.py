@@ -37,7 +37,9 @@ PROMPT_TOKENS = 32
 TEXT_WIDTH = 128
 MERGES = 700
 EMPTY_PROMPT = 0.1
-TIMESTEP_MEAN = -0.25
+LATE_TIMESTEPS = 0.75
+"""Timesteps are a uniform number to this power: below 1, more of them are late ones, where what is drawn, and in
+which style, is decided."""
 SINGLE = 0.85
 """The share of samples with a single object: what a word looks like is learned sooner from them."""
 
@@ -128,7 +130,7 @@ class Samples:
     def __init__(
         self, corpus: Corpus, vae: AutoencoderKL, tokenizer: CLIPTokenizer, rank: int = 0, workers: int = 1
     ) -> None:
-        self.corpus, self.vae, self.tokenizer = corpus, vae, tokenizer
+        self.corpus, self.vae, self.tokenizer = corpus, vae.to(memory_format=torch.channels_last), tokenizer
         self.side = corpus.images.shape[1] // 2 ** (len(vae.config.block_out_channels) - 1)
         self._latents = torch.zeros(len(corpus.images), 4, self.side, self.side, dtype=torch.float16)
         self._known = np.zeros(len(corpus.images), dtype=bool)
@@ -162,12 +164,9 @@ def loss(
     tokens: torch.Tensor,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Mean squared error of the v-prediction (Salimans & Ho 2022).
-
-    Timesteps are drawn logit-normally (Esser et al. 2024), most of them where shapes are decided.
-    """
+    """Mean squared error of the v-prediction (Salimans & Ho 2022)."""
     noise = torch.randn(latents.shape, generator=generator)
-    place = torch.sigmoid(TIMESTEP_MEAN + torch.randn(len(latents), generator=generator))
+    place = torch.rand(len(latents), generator=generator) ** LATE_TIMESTEPS
     timesteps = (place * scheduler.config.num_train_timesteps).long()
     prediction = model(scheduler.add_noise(latents, noise, timesteps), timesteps, tokens)
     total = F.mse_loss(prediction, scheduler.get_velocity(latents, noise, timesteps))

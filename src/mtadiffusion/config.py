@@ -168,6 +168,10 @@ class DataConfig:
     empty_prompt: float = 0.1
     """Probability of an empty prompt, so that guidance works (docs/method.md, section 5)."""
 
+    plain_texts: float = 0.0
+    """Share of object holes whose text is what users type, "a red apple", and not the detailed description:
+    what style it has must then come from around the hole."""
+
     posterior: str = "mean"
     """Latents that the step sees: the `mean` of the VAE's posterior, or a `sample` of it at every visit."""
 
@@ -204,6 +208,7 @@ class DataConfig:
         _check_range("data.holes_per_image", self.holes_per_image, 0, 64)
         _check_range("data.holes_per_object", self.holes_per_object, 0, 64)
         _check_range("data.empty_prompt", self.empty_prompt, 0, 1)
+        _check_range("data.plain_texts", self.plain_texts, 0, 1)
         _check_choice("data.posterior", self.posterior, ("mean", "sample"))
         _check_choice("data.cache_dtype", self.cache_dtype, ("float16", "float32"))
         _check_range("data.workers", self.workers, 0, 256)
@@ -241,6 +246,13 @@ class LossConfig:
     """Most that a sample's signal-to-noise ratio counts for in the noise loss (Hang et al. 2023, arXiv
     2303.09556; they take 5); 0: all timesteps count alike, as in the paper."""
 
+    hole_weight: float = 1.0
+    """How much an error of the noise loss in the hole counts beside one outside it."""
+
+    timestep_power: float = 1.0
+    """Timesteps are a uniform number to this power: at 1 all are alike, as in the paper; below 1 more of
+    them are late, where layout and style are decided."""
+
     noise_offset: float = 0.0
     """Strength of noise that is one value a channel, added to the noise, so that very dark and very bright
     pictures are learnt (Guttenberg 2023; 0.1 is usual); 0: none."""
@@ -272,6 +284,8 @@ class LossConfig:
     def __post_init__(self) -> None:
         for name in ("gamma", "delta", "eta", "min_snr", "noise_offset"):
             _check_range(f"loss.{name}", getattr(self, name), 0)
+        for name in ("hole_weight", "timestep_power"):
+            _check_range(f"loss.{name}", getattr(self, name), 0.01, 100)
         _check_choice("loss.edge_downsampling", self.edge_downsampling, ("area", "max"))
         _check_choice("loss.edge_reduction", self.edge_reduction, ("sum", "mean"))
         _check_choice("loss.edge_region", self.edge_region, ("whole", "hole"))

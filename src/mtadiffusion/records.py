@@ -34,6 +34,12 @@ class ObjectRecord:
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What else is known, by name, e.g. {"style": "fluent-3d", "colour": "red"}."""
 
+    @property
+    def request(self) -> str:
+        """What someone types who wants such an object and nothing more of it: "a red apple"."""
+        words = " ".join(filter(None, (self.attributes.get("colour"), self.label)))
+        return f"{'an' if words[:1].lower() in tuple('aeiou') else 'a'} {words}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:

@@ -11,7 +11,7 @@ import torch
 from mtadiffusion.config import DataConfig, HoleConfig
 from mtadiffusion.errors import UserError
 from mtadiffusion.records import ImageRecord
-from mtadiffusion.train.dataset import TrainingSamples, record_source
+from mtadiffusion.train.dataset import RecordSamples, TrainingSamples, record_source
 
 from .conftest import Shapes
 
@@ -114,6 +114,23 @@ def test_of_every_object_the_mask_itself_and_looser_ones_are_kept() -> None:
             assert (first == item.mask).all()
             assert all((hole | ~item.mask).sum() >= hole.size - 1 for hole in others)
             assert sample.prompts[2 + 3 * place] == item.description
+
+
+def test_a_share_of_the_object_holes_has_a_plain_text() -> None:
+    def made(share: float) -> list[RecordSamples]:
+        objects_only = HoleConfig(brush_probability=0.0)
+        source = samples(holes_per_image=4, holes=objects_only, plain_texts=share)
+        return [source.record_samples(record) for record in range(9)]
+
+    described, plain, mixed = made(0.0), made(1.0), made(0.5)
+    chosen = []
+    for ours, theirs, either in zip(described, plain, mixed, strict=True):
+        assert (ours.holes == theirs.holes).all()
+        for description, request, text in zip(ours.prompts, theirs.prompts, either.prompts, strict=True):
+            assert (description, request) == (description, "a block")
+            assert text in (description, request)
+            chosen.append(text == request)
+    assert 0.3 < np.mean(chosen) < 0.7
 
 
 def test_brush_and_object_variants_are_chosen_as_often_as_configured() -> None:

@@ -185,6 +185,17 @@ def test_weighted_noise_loss_counts_each_sample_by_its_weight() -> None:
     assert weighted == pytest.approx((0.5 * apart[0] + 3.0 * apart[1]) / 2, rel=1e-5)
 
 
+def test_places_count_in_the_noise_loss_by_their_emphasis() -> None:
+    a, b = random(2, 4, 3, 3), random(2, 4, 3, 3, seed=1)
+    emphasis = torch.ones(2, 1, 3, 3)
+    emphasis[0, 0, 1, 2] = emphasis[1, 0, :2] = 4
+    squares = (a - b) ** 2
+    expected = [(squares[i] * emphasis[i]).sum() / (4 * emphasis[i].sum()) for i in range(2)]
+    assert noise_loss(a, b, emphasis=emphasis).item() == pytest.approx(sum(expected).item() / 2, rel=1e-5)
+    weighted = noise_loss(a, b, torch.tensor([2.0, 0.0]), emphasis).item()
+    assert weighted == pytest.approx(expected[0].item(), rel=1e-5)
+
+
 def test_noise_loss_is_the_mean_squared_error() -> None:
     a, b = random(2, 4, 3, 3), random(2, 4, 3, 3, seed=1)
     assert noise_loss(a, b).item() == pytest.approx(np.mean((a - b).numpy() ** 2), rel=1e-5)

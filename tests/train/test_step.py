@@ -11,7 +11,14 @@ import torch
 from mtadiffusion.config import LossConfig, TrainConfig
 from mtadiffusion.seeding import torch_generator
 from mtadiffusion.train import trainer
-from mtadiffusion.train.step import LatentBatch, StepModels, backward_apart, offset_noise, training_step
+from mtadiffusion.train.step import (
+    LatentBatch,
+    StepModels,
+    backward_apart,
+    draw_timesteps,
+    offset_noise,
+    training_step,
+)
 
 
 @pytest.fixture
@@ -40,6 +47,26 @@ def batch() -> LatentBatch:
 
 def generators(count: int = 3, first: int = 0) -> list[torch.Generator]:
     return [torch_generator(0, "noise", first + number) for number in range(count)]
+
+
+@pytest.mark.parametrize(("power", "late"), [(1.0, 0.4), (0.75, 0.494), (2.0, 0.225)])
+def test_timesteps_are_a_uniform_number_to_a_power(power: float, late: float) -> None:
+    drawn = draw_timesteps(1000, generators(4000), "cpu", power)
+    assert 0 <= drawn.min() < 20
+    assert 980 < drawn.max() < 1000
+    assert (drawn >= 600).float().mean().item() == pytest.approx(late, abs=0.03)
+
+
+def test_errors_in_the_hole_count_as_often_as_asked(models: StepModels, batch: LatentBatch) -> None:
+    hole = 1 - batch.known[0].mean().item()
+    losses, shares = {}, {}
+    for weight in (1.0, 3.0, 100.0):
+        config = LossConfig(delta=0.0, eta=0.0, hole_weight=weight)
+        losses[weight] = training_step(models, batch, config, generators()).terms["noise"].item()
+        shares[weight] = weight * hole / (weight * hole + 1 - hole)
+    slope = (losses[100.0] - losses[1.0]) / (shares[100.0] - shares[1.0])
+    assert abs(slope) > 1e-3
+    assert losses[3.0] == pytest.approx(losses[1.0] + slope * (shares[3.0] - shares[1.0]), rel=1e-4)
 
 
 def test_weighted_gradients_add_up_to_the_totals_gradient(models: StepModels, batch: LatentBatch) -> None:

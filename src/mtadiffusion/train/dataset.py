@@ -23,7 +23,7 @@ from mtadiffusion.data.records import DatasetRecords
 from mtadiffusion.errors import UserError, nearest_name
 from mtadiffusion.imaging.masks import mask_box
 from mtadiffusion.imaging.windows import Window
-from mtadiffusion.records import ImageRecord
+from mtadiffusion.records import ImageRecord, ObjectRecord
 from mtadiffusion.seeding import numpy_generator
 from mtadiffusion.train.crops import (
     PartialRecord,
@@ -307,10 +307,13 @@ class TrainingSamples:
                 mask = crop.record.mask(number, crop.window)
                 if self._is_shown(crop, number, mask):
                     hole = self._object_hole(crop, rng, number, mask, shape)
-                    return hole, crop.record.objects[number].description, passed
+                    return hole, self._text(crop.record.objects[number], rng), passed
                 passed += 1
         height, width = crop.window.height, crop.window.width
         return random_brush_hole(rng, height, width, self.config.holes), crop.record.caption, passed
+
+    def _text(self, chosen: ObjectRecord, rng: np.random.Generator) -> str:
+        return chosen.request if rng.random() < self.config.plain_texts else chosen.description
 
     def _target(self, crop: _Crop, rng: np.random.Generator, variant: int) -> tuple[int, str | None]:
         """The place in `shown` of the variant's object, and the hole's shape if it is not to be drawn."""

@@ -18,15 +18,21 @@ from mtadiffusion.models.latent_vgg import gram_matrix
 from mtadiffusion.train.noise_schedule import NoiseSchedule
 
 
-def noise_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+def noise_loss(
+    prediction: Tensor, target: Tensor, weights: Tensor | None = None, emphasis: Tensor | None = None
+) -> Tensor:
     """L_noise: mean squared error of the backbone's prediction target, both (B, C, h, w) -> scalar.
 
-    `weights` (B,) say how much each sample counts; None: all alike.
+    `weights` (B,) say how much each sample counts, `emphasis` (B, 1, h, w) how much each place of a sample
+    does beside its other places; None: all alike.
     """
-    if weights is None:
+    if weights is None and emphasis is None:
         return F.mse_loss(prediction.float(), target.float())
     errors = F.mse_loss(prediction.float(), target.float(), reduction="none")
-    return (weights * errors.flatten(1).mean(1)).mean()
+    if emphasis is not None:
+        errors = errors * (emphasis / emphasis.mean(dim=(1, 2, 3), keepdim=True))
+    samples = errors.flatten(1).mean(1)
+    return samples.mean() if weights is None else (weights * samples).mean()
 
 
 def luma(image: Tensor) -> Tensor:

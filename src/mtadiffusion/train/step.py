@@ -131,10 +131,18 @@ def offset_noise(noise: Tensor, strength: float, generators: Sequence[torch.Gene
     return noise + strength * torch.stack(values).to(noise)
 
 
-def draw_timesteps(levels: int, generators: Sequence[torch.Generator], device: torch.device | str) -> Tensor:
-    """Timesteps (B,) in [0, levels), each sample from its own CPU generator."""
-    timesteps = [torch.randint(levels, (), generator=generator) for generator in generators]
-    return torch.stack(timesteps).to(device)
+def draw_timesteps(
+    levels: int, generators: Sequence[torch.Generator], device: torch.device | str, power: float = 1.0
+) -> Tensor:
+    """Timesteps (B,) in [0, levels), each sample from its own CPU generator.
+
+    They are a uniform number to `power`: at 1 all are equally likely, below it late ones are likelier.
+    """
+    drawn = [torch.randint(levels, (), generator=generator) for generator in generators]
+    timesteps = torch.stack(drawn)
+    if power != 1:
+        timesteps = (levels * (timesteps / levels) ** power).long()
+    return timesteps.to(device)
 
 
 def training_step(
@@ -150,7 +158,7 @@ def training_step(
     """
     noise = draw_noise(batch.latents, generators)
     if timesteps is None:
-        timesteps = draw_timesteps(len(models.schedule), generators, noise.device)
+        timesteps = draw_timesteps(len(models.schedule), generators, noise.device, config.timestep_power)
     noise = offset_noise(noise, config.noise_offset, generators)
     noisy = models.schedule.add_noise(batch.latents, noise, timesteps)
     with autocast(models, noisy.device):
@@ -164,7 +172,8 @@ def training_step(
     hole = 1 - batch.known
     target = models.schedule.target(batch.latents, noise, timesteps)
     counts = models.schedule.min_snr_weights(timesteps, config.min_snr) if config.min_snr else None
-    terms, features_rms = {"noise": noise_loss(prediction, target, counts)}, None
+    emphasis = 1 + (config.hole_weight - 1) * hole if config.hole_weight != 1 else None
+    terms, features_rms = {"noise": noise_loss(prediction, target, counts, emphasis)}, None
     if models.vgg is not None and config.delta > 0:
         step = config.style_step
         previous = previous_latents(models.schedule, noisy, prediction, timesteps, step)
