@@ -38,8 +38,8 @@ TEXT_WIDTH = 128
 MERGES = 700
 EMPTY_PROMPT = 0.1
 LATE_TIMESTEPS = 0.75
-"""Timesteps are a uniform number to this power: below 1, more of them are late ones, where what is drawn, and in
-which style, is decided."""
+"""Timesteps are a uniform number to this power: below 1, more of them are late ones, where what is drawn, and
+in which style, is decided."""
 SINGLE = 0.85
 """The share of samples with a single object: what a word looks like is learned sooner from them."""
 
