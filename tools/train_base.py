@@ -3,7 +3,9 @@
     python tools/train_base.py runs/corpus runs/autoencoder/vae runs/base --minutes 60
 
 The text encoder first learns by itself to name what a description names (`teach_text`). Then it and the UNet
-are trained together with the v-prediction loss; a tenth of the prompts is empty, so that guidance works.
+are trained together with the v-prediction loss; a tenth of the prompts is empty, so that guidance works. With
+`--vgg FOLDER` a perceptual loss joins (Lin and Yang 2023, arXiv 2401.00110): the distance of the predicted
+clean latents to the true ones in the features of that latent VGG.
 `OUT/pipeline` is a folder that the stock `StableDiffusionPipeline` loads. The state is saved every two
 minutes; running again goes on. On a CPU use a process a core, which share each batch and the corpus:
 
@@ -31,7 +33,10 @@ from train_autoencoder import to_tensor
 from training_run import TrainingRun, in_turn, join_workers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from mtadiffusion.models.latent_vgg import LatentVGG
 from mtadiffusion.seeding import numpy_generator, torch_generator
+from mtadiffusion.train.losses import perceptual_loss
+from mtadiffusion.train.noise_schedule import NoiseSchedule
 
 PROMPT_TOKENS = 32
 TEXT_WIDTH = 128
@@ -42,6 +47,8 @@ LATE_TIMESTEPS = 0.75
 in which style, is decided."""
 SINGLE = 0.85
 """The share of samples with a single object: what a word looks like is learned sooner from them."""
+PERCEPTUAL = 1.0
+"""Weight of the perceptual loss."""
 
 
 def build_tokenizer(prompts: Iterable[str]) -> CLIPTokenizer:
@@ -163,14 +170,20 @@ def loss(
     latents: torch.Tensor,
     tokens: torch.Tensor,
     generator: torch.Generator,
+    vgg: LatentVGG | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Mean squared error of the v-prediction (Salimans & Ho 2022)."""
+    """Mean squared error of the v-prediction (Salimans & Ho 2022), and, with a VGG, the perceptual loss."""
     noise = torch.randn(latents.shape, generator=generator)
     place = torch.rand(len(latents), generator=generator) ** LATE_TIMESTEPS
     timesteps = (place * scheduler.config.num_train_timesteps).long()
-    prediction = model(scheduler.add_noise(latents, noise, timesteps), timesteps, tokens)
-    total = F.mse_loss(prediction, scheduler.get_velocity(latents, noise, timesteps))
-    return total, {"loss": total}
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    prediction = model(noisy, timesteps, tokens)
+    error = F.mse_loss(prediction, scheduler.get_velocity(latents, noise, timesteps))
+    if vgg is None:
+        return error, {"loss": error}
+    clean, _ = NoiseSchedule.from_scheduler(scheduler).split_prediction(noisy, prediction, timesteps)
+    distance = perceptual_loss(vgg, clean, latents, torch.ones_like(latents[:, :1]))
+    return error + PERCEPTUAL * distance, {"loss": error, "perceptual": distance}
 
 
 def start_from(model: TextToImage, pipeline: Path) -> None:
@@ -206,9 +219,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--lessons", type=int, default=400, help="steps of the text encoder's own training")
     parser.add_argument("--start-from", type=Path, help="exported pipeline folder to go on from")
+    parser.add_argument("--vgg", type=Path, help="latent VGG folder of the perceptual loss")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
+    vgg = LatentVGG.from_pretrained(arguments.vgg).requires_grad_(False) if arguments.vgg else None
     rank, workers = join_workers()
     corpus = load_corpus(arguments.corpus)
     vae = AutoencoderKL.from_pretrained(arguments.vae).eval()
@@ -225,7 +240,7 @@ def main() -> None:
     for step in run.steps():
         stream = f"base/{rank}"
         drawn = samples.batch(numpy_generator(0, stream, step), arguments.batch // workers)
-        run.update(*loss(model, scheduler, *drawn, torch_generator(0, stream, step)))
+        run.update(*loss(model, scheduler, *drawn, torch_generator(0, stream, step), vgg))
     if rank == 0:
         export(run.averaged(), vae, tokenizer, arguments.out / "pipeline")
 

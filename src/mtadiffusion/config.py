@@ -231,7 +231,8 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """The joint objective gamma*L_noise + delta*L_style + eta*L_structure (docs/method.md, sections 3-5)."""
+    """The joint objective gamma*L_noise + delta*L_style + eta*L_structure (docs/method.md, sections 3-5), and
+    a perceptual loss that the paper has not."""
 
     gamma: float = 1.0
     """Weight of the noise loss."""
@@ -241,6 +242,10 @@ class LossConfig:
 
     eta: float = 0.1
     """Weight of the structure loss; 0 leaves it out."""
+
+    perceptual: float = 0.0
+    """Weight of the distance, in the hole, between the style VGG's features of the predicted clean latents
+    and of the true ones (Johnson et al. 2016; Lin and Yang 2023, arXiv 2401.00110); 0 leaves it out."""
 
     min_snr: float = 0.0
     """Most that a sample's signal-to-noise ratio counts for in the noise loss (Hang et al. 2023, arXiv
@@ -282,7 +287,7 @@ class LossConfig:
     """What Gram matrices are divided by: the features' `chw` or `hw` sizes, or `none` of them."""
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "delta", "eta", "min_snr", "noise_offset"):
+        for name in ("gamma", "delta", "eta", "perceptual", "min_snr", "noise_offset"):
             _check_range(f"loss.{name}", getattr(self, name), 0)
         for name in ("hole_weight", "timestep_power"):
             _check_range(f"loss.{name}", getattr(self, name), 0.01, 100)
@@ -296,6 +301,11 @@ class LossConfig:
             _check_choice("loss.style_step", self.style_step, ("x0",))
         else:
             _check_range("loss.style_step", self.style_step, 1)
+
+    @property
+    def needs_vgg(self) -> bool:
+        """Whether a loss is switched on that reads the style VGG's features."""
+        return self.delta > 0 or self.perceptual > 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,11 +53,24 @@ def sticker() -> TrainConfig:
         checkpoint_every=500,
         branch=BranchConfig(block="attention", position="dwconv"),
         data=DataConfig(
-            source="sticker", size=64, records=12000, holes_per_image=2, holes=HoleConfig(foreign=1.0)
+            source="sticker",
+            size=64,
+            records=12000,
+            holes_per_image=2,
+            holes=HoleConfig(foreign=1.0),
+            plain_texts=0.7,
         ),
         # At the paper's eta and step the structure's gradient drowns the noise's, and the style's vanishes:
         # docs/method.md, "What the losses pull with".
-        loss=LossConfig(eta=0.005, edge_reduction="sum", style_step=100),
+        loss=LossConfig(
+            delta=25.0,
+            eta=0.005,
+            edge_reduction="sum",
+            style_step=100,
+            perceptual=0.3,
+            hole_weight=4.0,
+            timestep_power=0.75,
+        ),
         style_vgg=StyleVGGConfig(initialise="trained", weights="sticker"),
         optim=OptimConfig(lr=3e-4, warmup=100, schedule="constant", decay_share=0.3, ema=0.998),
         validation=ValidationConfig(every=500, samples=64, images=6),

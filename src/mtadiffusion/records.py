@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mtadiffusion.phrases import plain_prompt
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectRecord:
@@ -35,10 +37,9 @@ class ObjectRecord:
     """What else is known, by name, e.g. {"style": "fluent-3d", "colour": "red"}."""
 
     @property
-    def request(self) -> str:
-        """What someone types who wants such an object and nothing more of it: "a red apple"."""
-        words = " ".join(filter(None, (self.attributes.get("colour"), self.label)))
-        return f"{'an' if words[:1].lower() in tuple('aeiou') else 'a'} {words}"
+    def plain_prompt(self) -> str:
+        """What someone types who wants such an object, in whatever style: "a red apple"."""
+        return plain_prompt(self.label, self.attributes.get("colour"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,11 @@ def refusal(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:
             ["loss.delta=1", "style_vgg.initialise=folded", "style_vgg.weights=absent"],
             "style_vgg.weights must",
         ),
+        (
+            ["loss.delta=0", "loss.perceptual=1", "style_vgg.initialise=folded", "style_vgg.weights=absent"],
+            "style_vgg.weights must",
+        ),
+        (["loss.perceptual=-1"], "loss.perceptual must be at least 0, got -1"),
         (["branch.start_from=./absent"], "branch.start_from must be an existing folder"),
         (["backbone=./absent"], "backbone must be an existing folder"),
         (

@@ -107,6 +107,28 @@ def test_the_base_recipe_writes_a_stock_diffusers_folder(corpus, autoencoder, tm
     assert stock("a red apple", num_inference_steps=2, output_type="np").images.shape == (1, 64, 64, 3)
 
 
+def test_the_base_is_trained_with_a_latent_vgg_where_one_is_given(corpus, autoencoder, tmp_path, monkeypatch):
+    train_latent_vgg.build().save_pretrained(tmp_path / "vgg")
+    monkeypatch.setattr(training_run, "LOG_EVERY", 1)
+    run(monkeypatch, train_base, corpus, autoencoder, tmp_path, *BRIEFLY, "--vgg", tmp_path / "vgg")
+    last = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[-1])
+    assert last["perceptual"] > 0
+
+
+def test_the_latent_vgg_is_shown_objects_on_other_backgrounds(autoencoder):
+    vae = AutoencoderKL.from_pretrained(autoencoder)
+    scenes = train_latent_vgg.encoded_scenes(
+        vae, SceneWorld(split="train", seed=9, size=64, objects=(1, 1)), 3
+    )
+    shown = scenes.on_other_backgrounds(torch.arange(3))
+    for index in range(3):
+        there = scenes.places[index].expand_as(shown[index])
+        assert there.any()
+        assert not there.all()
+        assert (shown[index][there] == scenes.latents[index][there]).all()
+        assert (shown[index][~there] == scenes.latents[index - 1][~there]).all()
+
+
 def test_the_tokenizer_spells_what_it_never_saw():
     tokenizer = train_base.build_tokenizer(["a red apple", "a shiny 3D bus, with windows"])
     ids = tokenizer("Zebra é!").input_ids

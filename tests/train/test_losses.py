@@ -15,6 +15,7 @@ from mtadiffusion.models.latent_vgg import LatentVGG
 from mtadiffusion.train.losses import (
     edge_target,
     noise_loss,
+    perceptual_loss,
     previous_latents,
     reference_latents,
     sobel_edges,
@@ -162,6 +163,27 @@ def test_style_loss_in_the_hole_has_no_gradient_at_known_cells() -> None:
     changed = latents.grad.abs().sum(dim=1, keepdim=True) > 0
     assert changed.any()
     assert not (changed & (hole == 0)).any()
+
+
+def test_perceptual_loss_equals_a_loop_over_layers_and_samples() -> None:
+    vgg = LatentVGG(in_channels=4, widths=((6,), (8,)), pools=(True,))
+    latents, reference = random(2, 4, 8, 8), random(2, 4, 8, 8, seed=1)
+    hole = torch.zeros(2, 1, 8, 8)
+    hole[0, :, 2:5, 3:6], hole[1, :, :, 4:] = 1, 1
+    total = 0.0
+    for sample, area in enumerate((9, 32)):
+        composed = torch.where(hole[sample] > 0, latents[sample], reference[sample])
+        for alpha, beta in zip(vgg(composed[None]), vgg(reference[sample][None]), strict=True):
+            distance = alpha.detach().double().numpy() - beta.detach().double().numpy()
+            total += np.square(distance).mean() * 64 / area
+    loss = perceptual_loss(vgg, latents, reference, hole)
+    assert loss.item() == pytest.approx(total / (2 * 2), rel=1e-4)
+
+
+def test_perceptual_loss_without_a_hole_is_zero() -> None:
+    vgg = LatentVGG(in_channels=4, widths=((6,), (8,)), pools=(True,))
+    loss = perceptual_loss(vgg, random(2, 4, 8, 8), random(2, 4, 8, 8, seed=1), torch.zeros(2, 1, 8, 8))
+    assert loss.item() == 0
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])

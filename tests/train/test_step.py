@@ -85,12 +85,15 @@ def test_weighted_gradients_add_up_to_the_totals_gradient(models: StepModels, ba
     assert norms["total"] <= norms["noise"] + norms["style"] + norms["structure"] + 1e-6
 
 
-@pytest.mark.parametrize(("name", "weight"), [("noise", "gamma"), ("style", "delta"), ("structure", "eta")])
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [("noise", "gamma"), ("style", "delta"), ("structure", "eta"), ("perceptual", "perceptual")],
+)
 def test_logged_norm_is_that_of_the_loss_alone(
     models: StepModels, batch: LatentBatch, name: str, weight: str
 ) -> None:
     parameters = list(models.branch.parameters())
-    joint = LossConfig(style_step=50)
+    joint = LossConfig(style_step=50, perceptual=0.5)
     norms = backward_apart(training_step(models, batch, joint, generators()), parameters)
     alone = LossConfig(
         **{"gamma": 0.0, "delta": 0.0, "eta": 0.0, "style_step": 50, weight: getattr(joint, weight)}

@@ -234,6 +234,13 @@ def test_both_blocks_train(config: TrainConfig, tmp_path: Path, block: str) -> N
     assert InpaintBranch.from_pretrained(train(config, tmp_path)).config.block == block
 
 
+def test_the_perceptual_loss_needs_no_style_loss(config: TrainConfig, tmp_path: Path) -> None:
+    train(changed(config, steps=1, loss={"delta": 0.0, "perceptual": 1.0}), tmp_path)
+    (logged,) = (line for line in read_log(tmp_path / "log.jsonl") if "loss" in line)
+    assert logged["perceptual"] > 0
+    assert "style" not in logged
+
+
 def test_run_goes_on_from_a_given_branch(config: TrainConfig, tmp_path: Path) -> None:
     first = train(changed(config, steps=1), tmp_path / "first")
     changes = {"steps": 1, "branch": {"start_from": str(first)}, "optim": {"lr": 0.0, "weight_decay": 0.0}}

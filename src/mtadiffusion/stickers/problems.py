@@ -13,8 +13,8 @@ from itertools import product
 import numpy as np
 
 from mtadiffusion.imaging.masks import mask_box
+from mtadiffusion.phrases import plain_prompt
 from mtadiffusion.seeding import numpy_generator
-from mtadiffusion.stickers import wording
 from mtadiffusion.stickers.assets import Sprite, labels
 from mtadiffusion.stickers.backdrops import BACKDROPS
 from mtadiffusion.stickers.colours import COLOURS
@@ -80,7 +80,7 @@ def hole_problem(split: str, index: int, *, seed: int = 0, size: int = 64) -> Ho
         scene=scene,
         hole=hole_around(scene, kind),
         kind=kind,
-        prompt=wording.request(label, colour),
+        prompt=plain_prompt(label, colour),
         label=label,
         colour=colour,
         style=style,

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtadiffusion.phrases import with_article
+
 STYLE_ADJECTIVES = {
     "fluent-3d": ("glossy 3D-rendered", "soft 3D clay", "shiny 3D"),
     "fluent-flat": ("flat vector", "clean flat-colour", "modern flat"),
@@ -51,8 +53,6 @@ DETAILS = {
     "pumpkin": "carved with a grin", "trophy": "with two handles", "gem": "with cut facets",
 }  # fmt: skip
 
-UNCOUNTED = ("grapes", "fries", "popcorn", "broccoli", "cheese")
-
 STYLED = 0.6
 """The share of descriptions and captions that name the style."""
 
@@ -62,31 +62,26 @@ def describe(rng: np.random.Generator, label: str, colour: str | None, style: st
     name = f"{colour} {label}" if colour else label
     detail = f" {DETAILS[label]}" if rng.random() < 0.5 else ""
     if rng.random() >= STYLED:
-        return _article(name) + detail
+        return with_article(name) + detail
     if rng.random() < 0.3:
-        return f"{_article(name)}{detail} in {STYLE_NOUNS[style]}"
-    return _article(f"{_pick(rng, STYLE_ADJECTIVES[style])} {name}") + detail
+        return f"{with_article(name)}{detail} in {STYLE_NOUNS[style]}"
+    return with_article(f"{_pick(rng, STYLE_ADJECTIVES[style])} {name}") + detail
 
 
 def caption(rng: np.random.Generator, names: Sequence[str], style: str, backdrop: str) -> str:
     """A caption of the whole image from the objects' short names ("red apple", "car")."""
-    things = _joined([_article(name) for name in names])
+    things = _joined([with_article(name) for name in names])
     place = f" in front of {PLACES[backdrop]}" if rng.random() < 0.5 else ""
     if rng.random() >= STYLED:
         return things + place
     if rng.random() < 0.3:
         return f"{things}{place} in {STYLE_NOUNS[style]}"
-    return f"{_article(_pick(rng, STYLE_ADJECTIVES[style]))} scene with {things}{place}"
+    return f"{with_article(_pick(rng, STYLE_ADJECTIVES[style]))} scene with {things}{place}"
 
 
 def listing(labels: Sequence[str]) -> str:
     """What someone says who knows the objects' names only: "an apple and a car"; nothing of nothing."""
-    return _joined([_article(label) for label in labels]) if labels else ""
-
-
-def request(label: str, colour: str | None) -> str:
-    """What a user types who wants an object and leaves the style to the picture: "a red apple"."""
-    return _article(f"{colour} {label}" if colour else label)
+    return _joined([with_article(label) for label in labels]) if labels else ""
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
@@ -95,9 +90,3 @@ def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
 
 def _joined(things: Sequence[str]) -> str:
     return things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}"
-
-
-def _article(phrase: str) -> str:
-    if phrase.split()[-1] in UNCOUNTED:
-        return f"some {phrase}"
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"

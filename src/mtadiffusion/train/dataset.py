@@ -313,7 +313,7 @@ class TrainingSamples:
         return random_brush_hole(rng, height, width, self.config.holes), crop.record.caption, passed
 
     def _text(self, chosen: ObjectRecord, rng: np.random.Generator) -> str:
-        return chosen.request if rng.random() < self.config.plain_texts else chosen.description
+        return chosen.plain_prompt if rng.random() < self.config.plain_texts else chosen.description
 
     def _target(self, crop: _Crop, rng: np.random.Generator, variant: int) -> tuple[int, str | None]:
         """The place in `shown` of the variant's object, and the hole's shape if it is not to be drawn."""

@@ -136,6 +136,25 @@ def reference_latents(
     return clean if step == "x0" else schedule.add_noise(clean, noise, timesteps - int(step))
 
 
+def perceptual_loss(vgg: nn.Module, latents: Tensor, reference: Tensor, hole: Tensor) -> Tensor:
+    """Mean squared distance of the features of both, the mean over the taps, as heavy for every hole's size.
+
+    Args:
+        vgg: gives the list of feature maps of latents, at unit RMS.
+        latents: predicted clean ones, (B, C, h, w); known cells are taken from the reference.
+        reference: the true ones, (B, C, h, w).
+        hole: (B, 1, h, w), 1 = hole.
+    """
+    predicted, wanted = vgg(hole * latents + (1 - hole) * reference), vgg(reference)
+    distances = [
+        (alpha - beta).square().mean(dim=(1, 2, 3))  # (B,)
+        for alpha, beta in zip(predicted, wanted, strict=True)
+    ]
+    cells = hole[0].numel()
+    share = hole.mean(dim=(1, 2, 3)).clamp(min=1 / cells)
+    return (torch.stack(distances).mean(0) / share).mean()
+
+
 def style_loss(
     vgg: nn.Module,
     latents: Tensor,

@@ -59,7 +59,7 @@ def plan(config: TrainConfig) -> dict[str, Any]:
 
 
 def _style_vgg(config: TrainConfig) -> str:
-    if config.loss.delta == 0:
+    if not config.loss.needs_vgg:
         return "none"
     how, weights = config.style_vgg.initialise, config.style_vgg.weights
     if how == "random":

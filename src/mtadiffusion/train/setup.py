@@ -27,7 +27,7 @@ def check_named(config: TrainConfig) -> None:
     check_edge_target(config.loss.edge_target)
     if config.branch.start_from:
         resolve_branch(config.branch.start_from, "branch.start_from")
-    if config.loss.delta > 0:
+    if config.loss.needs_vgg:
         check_style_vgg(config.style_vgg)
 
 

@@ -1,7 +1,7 @@
 """One training step of the branch: the forward pass, the joint objective, and its gradients loss by loss.
 
-L = gamma L_noise + delta L_style + eta L_structure (docs/method.md, section 5). What a step is repeated for,
-logged with or saved to is `trainer`'s business.
+L = gamma L_noise + delta L_style + eta L_structure (docs/method.md, section 5), and a perceptual loss. What a
+step is repeated for, logged with or saved to is `trainer`'s business.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mtadiffusion.config import LossConfig
 from mtadiffusion.models.conditioning import branch_input
 from mtadiffusion.train.losses import (
     noise_loss,
+    perceptual_loss,
     previous_latents,
     reference_latents,
     structure_loss,
@@ -183,6 +184,9 @@ def training_step(
         terms["style"], features_rms = style_loss(
             models.vgg, previous, reference, region, config.gram_normalisation
         )
+    if models.vgg is not None and config.perceptual > 0:
+        clean = previous_latents(models.schedule, noisy, prediction, timesteps, "x0")
+        terms["perceptual"] = perceptual_loss(models.vgg, clean, batch.latents, hole)
     if config.eta > 0:
         region = hole if config.edge_region == "hole" else None
         terms["structure"] = structure_loss(outcome.edge, batch.edge, config.edge_reduction, region)
@@ -199,6 +203,7 @@ def active_losses(models: StepModels, config: LossConfig) -> list[str]:
     wanted = {
         "noise": True,
         "style": models.vgg is not None and config.delta > 0,
+        "perceptual": models.vgg is not None and config.perceptual > 0,
         "structure": config.eta > 0,
     }
     return [name for name, active in wanted.items() if active]
@@ -206,7 +211,12 @@ def active_losses(models: StepModels, config: LossConfig) -> list[str]:
 
 def loss_weights(config: LossConfig, names: Iterable[str]) -> dict[str, float]:
     """gamma, delta, eta of the losses of these names."""
-    weights = {"noise": config.gamma, "style": config.delta, "structure": config.eta}
+    weights = {
+        "noise": config.gamma,
+        "style": config.delta,
+        "perceptual": config.perceptual,
+        "structure": config.eta,
+    }
     return {name: weights[name] for name in names}
 
 

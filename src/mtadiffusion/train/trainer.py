@@ -125,7 +125,7 @@ def run_training(
 
 def processes_of(config: TrainConfig) -> Processes:
     """The processes of a run. Of a style VGG that is trained, the layers beyond its last tap are unused."""
-    trains_vgg = config.loss.delta > 0 and not config.style_vgg.freeze
+    trains_vgg = config.loss.needs_vgg and not config.style_vgg.freeze
     return Processes(config.device, some_unused=trains_vgg)
 
 
@@ -180,7 +180,7 @@ class TrainingRun:
             unet=unet,
             injection=BranchInjection(unet),
             schedule=NoiseSchedule.from_scheduler(self.backbone.scheduler, self.device),
-            vgg=self._build_vgg() if self.config.loss.delta > 0 else None,
+            vgg=self._build_vgg() if self.config.loss.needs_vgg else None,
             autocast=dtype is not None,
             autocast_dtype=dtype or torch.bfloat16,
         )
