@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtadiffusion.cli import main
+from mtadiffusion.cli import main, options
+from mtadiffusion.stickers.sampling import BRANCH_GUIDANCE
 
 COMMANDS = ("inpaint", "demo", "train", "models", "measure", "annotate", "data", "evaluate", "study")
 Run = Callable[..., tuple[int, str, str]]
@@ -175,6 +176,12 @@ def test_inpaint_writes_a_picture_of_the_inputs_size_and_keeps_known_pixels(
     assert (after[~hole] == before[~hole]).all()
     assert (after[hole] != before[hole]).any()
     assert sorted(path.name for path in tmp_path.glob("*out*")) == ["out.png"], "no partial file is left"
+
+
+def test_guidance_is_the_models_own_where_none_is_named(run: Run, words: list[object]) -> None:
+    assert json.loads(run(*words, "--json")[1])["guidance"] == options.USUAL_GUIDANCE
+    assert json.loads(run(*words, "--json", "--guidance", 3)[1])["guidance"] == 3
+    assert options.guidance_for("sticker", None) == BRANCH_GUIDANCE
 
 
 def test_same_seed_same_bytes_another_seed_another_picture(

@@ -20,7 +20,7 @@ def demo(
         float | None,
         typer.Option(help="Weight of the prompt, for both. Default: what `mta measure` uses for each."),
     ] = None,
-    model: options.Model = "sticker",
+    model: options.Model = options.EMBEDDED,
     branch: options.Branch = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -42,8 +42,7 @@ def demo(
     options.check_count(count)
     options.check_seed(seed)
     options.check_steps(steps)
-    if guidance is not None:
-        options.check_guidance(guidance)
+    options.check_guidance(guidance)
     options.check_folder(out)
     output.quieten_libraries()
 

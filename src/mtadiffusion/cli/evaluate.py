@@ -121,8 +121,7 @@ def _changes(steps: int | None, guidance: float | None, seed: int | None) -> dic
     """What takes the place of the benchmark's own settings."""
     if steps is not None:
         options.check_steps(steps)
-    if guidance is not None:
-        options.check_guidance(guidance)
+    options.check_guidance(guidance)
     if seed is not None:
         options.check_seed(seed)
     given = {"steps": steps, "guidance_scale": guidance, "seed": seed}

@@ -18,12 +18,12 @@ def inpaint(
     out: Annotated[
         Path, typer.Option(help="The PNG to write; with --count N: NAME-1.png to NAME-N.png.")
     ] = Path("inpainted.png"),
-    model: options.Model = "sticker",
+    model: options.Model = options.EMBEDDED,
     branch: options.Branch = None,
     negative_prompt: Annotated[str, typer.Option(help="What to avoid.")] = "",
     seed: options.Seed = 0,
     steps: options.Steps = options.STEPS,
-    guidance: options.Guidance = options.GUIDANCE,
+    guidance: options.Guidance = None,
     count: Annotated[int, typer.Option(help="How many results to draw.")] = 1,
     blend: Annotated[
         str,
@@ -59,8 +59,8 @@ def inpaint(
 
     request = InpaintFiles(
         image=image, mask=mask, prompt=prompt, out=out, model=model, branch=branch,
-        negative_prompt=negative_prompt, seed=seed, steps=steps, guidance=guidance, count=count, blend=blend,
-        branch_scale=branch_scale, dtype=dtype, device=device,
+        negative_prompt=negative_prompt, seed=seed, steps=steps, count=count, blend=blend,
+        guidance=options.guidance_for(model, guidance), branch_scale=branch_scale, dtype=dtype, device=device,
     )  # fmt: skip
     result = inpaint_files(request)
     if json:

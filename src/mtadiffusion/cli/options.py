@@ -10,10 +10,14 @@ from typing import Annotated, TypeVar
 import typer
 
 from mtadiffusion.errors import UserError
+from mtadiffusion.stickers.sampling import BRANCH_GUIDANCE
+
+EMBEDDED = "sticker"
+"""The backbone that comes with the package."""
 
 STEPS = 20
-GUIDANCE = 4.0
-"""Sampling settings where the user names none."""
+USUAL_GUIDANCE = 7.5
+"""Sampling settings where the user names none; the embedded model has a guidance of its own."""
 
 T = TypeVar("T")
 
@@ -26,7 +30,13 @@ MOST_IMAGES = 1_000_000
 
 Seed = Annotated[int, typer.Option(help="Names the random streams; the same seed gives the same pictures.")]
 Steps = Annotated[int, typer.Option(help=f"Denoising steps, 1 to {MOST_STEPS}.")]
-Guidance = Annotated[float, typer.Option(help="Weight of the prompt; up to 1 there is no guidance.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        help="Weight of the prompt; up to 1 there is no guidance. Default: 7.5, with the embedded model what "
+        "suits it."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
 Executor = Annotated[str, typer.Option(help="local, or ray for a cluster.")]
@@ -84,9 +94,17 @@ def check_number_of(argument: str, count: int, most: int) -> None:
     _check_span(argument, count, 1, most, "pass a number in that range")
 
 
-def check_guidance(guidance: float) -> None:
-    """A finite guidance scale."""
-    _check_span("--guidance", guidance, 0, MOST_GUIDANCE, "3 to 10 are usual, 1 switches guidance off")
+def check_guidance(guidance: float | None) -> None:
+    """A finite guidance scale, or none."""
+    if guidance is not None:
+        _check_span("--guidance", guidance, 0, MOST_GUIDANCE, "3 to 10 are usual, 1 switches guidance off")
+
+
+def guidance_for(model: str, guidance: float | None) -> float:
+    """The guidance scale that was asked for, or else the one that suits the model."""
+    if guidance is not None:
+        return guidance
+    return BRANCH_GUIDANCE if model == EMBEDDED else USUAL_GUIDANCE
 
 
 def check_branch_scale(scale: float) -> None:
