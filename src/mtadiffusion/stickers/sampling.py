@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STEPS = 20
-BRANCH_GUIDANCE = 4.0
-BACKBONE_GUIDANCE = 4.0
-TEXT_GUIDANCE = 4.0
+BRANCH_GUIDANCE = 3.0
+BACKBONE_GUIDANCE = 3.0
+TEXT_GUIDANCE = 3.0
 """Guidance scales, alike for all; `measure --tune-guidance` compares others on the validation split."""
 
 
