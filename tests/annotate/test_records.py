@@ -78,6 +78,15 @@ def test_training_reads_a_dataset_by_its_folder(dataset, monkeypatch):
     assert np.isfinite(batch.image.numpy()).all()
 
 
+def test_plain_texts_of_a_dataset_are_its_labels(dataset, monkeypatch):
+    monkeypatch.setattr(records, "VALIDATION", 0.0)
+    config = dataclasses.replace(debug().data, source=str(dataset), size=32, records=0, plain_texts=1.0)
+    source = record_source(str(dataset), "train", 0, 32)
+    batch = TrainingSamples(source, config, seed=0).batch(range(6))
+    assert "a cat" in batch.prompts
+    assert set(batch.prompts) <= {"a cat", "a second", ""}
+
+
 def test_a_split_that_a_dataset_does_not_have_is_a_mistake(dataset):
     with pytest.raises(UserError, match="split must be one of"):
         DatasetRecords(dataset, "test")

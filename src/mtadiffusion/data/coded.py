@@ -14,6 +14,7 @@ import numpy as np
 from mtadiffusion.data.images import decode_reduced
 from mtadiffusion.imaging.masks import coco_to_mask, mask_box
 from mtadiffusion.imaging.windows import Window, cut_image, cut_mask
+from mtadiffusion.phrases import plain_prompt
 from mtadiffusion.records import ImageRecord, ObjectRecord
 
 
@@ -35,6 +36,11 @@ class CodedObject:
     """Pixels of the mask."""
 
     score: float = 1.0
+
+    @property
+    def plain_prompt(self) -> str:
+        """What someone types who wants such an object, in whatever style: "an apple"."""
+        return plain_prompt(self.label, None)
 
     @classmethod
     def of(cls, facts: dict[str, Any]) -> CodedObject:

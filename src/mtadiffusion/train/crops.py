@@ -16,10 +16,26 @@ import numpy as np
 from mtadiffusion.config import DataConfig
 from mtadiffusion.errors import UserError
 from mtadiffusion.imaging.windows import BoxXYXY, Window, cut_image, cut_mask
-from mtadiffusion.records import ImageRecord
+from mtadiffusion.records import ImageRecord, ObjectRecord
 
 Shape = tuple[int, int]
 """(height, width) in pixels."""
+
+
+class DescribedObject(Protocol):
+    """What training reads of an object; `records.ObjectRecord` and `data.coded.CodedObject` are such."""
+
+    @property
+    def box_xyxy(self) -> tuple[float, float, float, float]:
+        """Pixels of the whole picture."""
+
+    @property
+    def description(self) -> str:
+        """Detailed text about content and style."""
+
+    @property
+    def plain_prompt(self) -> str:
+        """What someone types who wants such an object, in whatever style."""
 
 
 class PartialRecord(Protocol):
@@ -34,8 +50,8 @@ class PartialRecord(Protocol):
         """Text about the whole picture."""
 
     @property
-    def objects(self) -> Sequence[Any]:
-        """What has `box_xyxy` and `description`."""
+    def objects(self) -> Sequence[DescribedObject]:
+        """Those that are described."""
 
     def pixels(self, window: Window) -> np.ndarray:
         """uint8 (height, width, 3), RGB."""
@@ -64,7 +80,7 @@ class WholeRecord:
         return self.record.caption
 
     @property
-    def objects(self) -> Sequence[Any]:
+    def objects(self) -> Sequence[ObjectRecord]:
         """The record's."""
         return self.record.objects
 

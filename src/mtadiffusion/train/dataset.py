@@ -23,9 +23,10 @@ from mtadiffusion.data.records import DatasetRecords
 from mtadiffusion.errors import UserError, nearest_name
 from mtadiffusion.imaging.masks import mask_box
 from mtadiffusion.imaging.windows import Window
-from mtadiffusion.records import ImageRecord, ObjectRecord
+from mtadiffusion.records import ImageRecord
 from mtadiffusion.seeding import numpy_generator
 from mtadiffusion.train.crops import (
+    DescribedObject,
     PartialRecord,
     bucket_shapes,
     choose_window,
@@ -312,7 +313,7 @@ class TrainingSamples:
         height, width = crop.window.height, crop.window.width
         return random_brush_hole(rng, height, width, self.config.holes), crop.record.caption, passed
 
-    def _text(self, chosen: ObjectRecord, rng: np.random.Generator) -> str:
+    def _text(self, chosen: DescribedObject, rng: np.random.Generator) -> str:
         return chosen.plain_prompt if rng.random() < self.config.plain_texts else chosen.description
 
     def _target(self, crop: _Crop, rng: np.random.Generator, variant: int) -> tuple[int, str | None]:
