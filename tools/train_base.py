@@ -4,8 +4,9 @@
 
 The text encoder first learns by itself to name what a description names (`teach_text`). Then it and the UNet
 are trained together with the v-prediction loss; a tenth of the prompts is empty, so that guidance works. With
-`--vgg FOLDER` a perceptual loss joins (Lin and Yang 2023, arXiv 2401.00110): the distance of the predicted
-clean latents to the true ones in the features of that latent VGG.
+`--vgg FOLDER` a perceptual loss joins (Lin and Yang 2023, arXiv 2401.00110), the distance of the predicted
+clean latents to the true ones in the features of that latent VGG; with `--critic` an adversarial one too, of
+a critic that sees them through that VGG.
 `OUT/pipeline` is a folder that the stock `StableDiffusionPipeline` loads. The state is saved every two
 minutes; running again goes on. On a CPU use a process a core, which share each batch and the corpus:
 
@@ -33,22 +34,28 @@ from train_autoencoder import to_tensor
 from training_run import TrainingRun, in_turn, join_workers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from mtadiffusion.models.critic import LatentCritic
 from mtadiffusion.models.latent_vgg import LatentVGG
 from mtadiffusion.seeding import numpy_generator, torch_generator
-from mtadiffusion.train.losses import perceptual_loss
+from mtadiffusion.train.losses import adversarial_losses, perceptual_loss
 from mtadiffusion.train.noise_schedule import NoiseSchedule
 
 PROMPT_TOKENS = 32
 TEXT_WIDTH = 128
 MERGES = 700
 EMPTY_PROMPT = 0.1
-LATE_TIMESTEPS = 0.75
+LATE_TIMESTEPS = 0.6
 """Timesteps are a uniform number to this power: below 1, more of them are late ones, where what is drawn, and
 in which style, is decided."""
 SINGLE = 0.85
 """The share of samples with a single object: what a word looks like is learned sooner from them."""
 PERCEPTUAL = 1.0
 """Weight of the perceptual loss."""
+ADVERSARIAL = 0.4
+"""The adversarial loss's gradient on the prediction, as a share of that of the other losses."""
+HEAVIEST_ADVERSARIAL = 1.0
+CRITIC_NOISE = 0.3
+"""Standard deviation, at most, of noise on what the critic sees."""
 
 
 def build_tokenizer(prompts: Iterable[str]) -> CLIPTokenizer:
@@ -78,10 +85,13 @@ def the_tokenizer(out: Path, start: Path | None, corpus: Corpus) -> CLIPTokenize
 
 
 class TextToImage(nn.Module):
-    """What is trained: text encoder and UNet."""
+    """What is trained: text encoder and UNet, and the critic where there is one."""
 
-    def __init__(self, vocabulary: int, end_token: int, latent_side: int) -> None:
+    def __init__(
+        self, vocabulary: int, end_token: int, latent_side: int, critic: LatentCritic | None = None
+    ) -> None:
         super().__init__()
+        self.critic = critic
         self.text_encoder = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=vocabulary,
@@ -111,10 +121,12 @@ class TextToImage(nn.Module):
             addition_embed_type_num_heads=4,
         )
 
-    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """The predicted v, (B, 4, h, w)."""
+    def forward(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The predicted v, (B, 4, h, w), and the states of the texts, (B, PROMPT_TOKENS, TEXT_WIDTH)."""
         states = self.text_encoder(tokens).last_hidden_state
-        return self.unet(noisy, timesteps, states).sample
+        return self.unet(noisy, timesteps, states).sample, states
 
 
 def noise_scheduler() -> DDIMScheduler:
@@ -172,18 +184,38 @@ def loss(
     generator: torch.Generator,
     vgg: LatentVGG | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Mean squared error of the v-prediction (Salimans & Ho 2022), and, with a VGG, the perceptual loss."""
+    """Mean squared error of the v-prediction (Salimans & Ho 2022); with a VGG, the perceptual loss; with a
+    critic, the adversarial loss and the critic's own."""
     noise = torch.randn(latents.shape, generator=generator)
     place = torch.rand(len(latents), generator=generator) ** LATE_TIMESTEPS
     timesteps = (place * scheduler.config.num_train_timesteps).long()
     noisy = scheduler.add_noise(latents, noise, timesteps)
-    prediction = model(noisy, timesteps, tokens)
+    prediction, states = model(noisy, timesteps, tokens)
     error = F.mse_loss(prediction, scheduler.get_velocity(latents, noise, timesteps))
     if vgg is None:
         return error, {"loss": error}
     clean, _ = NoiseSchedule.from_scheduler(scheduler).split_prediction(noisy, prediction, timesteps)
-    distance = perceptual_loss(vgg, clean, latents, torch.ones_like(latents[:, :1]))
-    return error + PERCEPTUAL * distance, {"loss": error, "perceptual": distance}
+    everywhere = torch.ones_like(latents[:, :1])
+    distance = perceptual_loss(vgg, clean, latents, everywhere)
+    others, shown = error + PERCEPTUAL * distance, {"loss": error, "perceptual": distance}
+    if model.critic is None:
+        return others, shown
+    strength = CRITIC_NOISE * torch.rand(len(latents), 1, 1, 1, generator=generator)
+    blur = strength * torch.randn(latents.shape, generator=generator)
+    missed, own = adversarial_losses(
+        model.critic, vgg, clean + blur, latents + blur, everywhere, states.detach()
+    )
+    weight = balance(missed, others, prediction)
+    return others + weight * missed + own, {**shown, "adversarial": missed, "critic": own, "weight": weight}
+
+
+def balance(loss: torch.Tensor, others: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+    """The weight at which the loss pulls `ADVERSARIAL` times as hard on the prediction as the others do.
+
+    Esser et al. 2021, arXiv 2012.09841, equation 7.
+    """
+    pulls = [torch.autograd.grad(one, prediction, retain_graph=True)[0].norm() for one in (others, loss)]
+    return (ADVERSARIAL * pulls[0] / pulls[1].clamp(min=1e-8)).clamp(max=HEAVIEST_ADVERSARIAL)
 
 
 def start_from(model: TextToImage, pipeline: Path) -> None:
@@ -220,7 +252,10 @@ def main() -> None:
     parser.add_argument("--lessons", type=int, default=400, help="steps of the text encoder's own training")
     parser.add_argument("--start-from", type=Path, help="exported pipeline folder to go on from")
     parser.add_argument("--vgg", type=Path, help="latent VGG folder of the perceptual loss")
+    parser.add_argument("--critic", action="store_true", help="an adversarial loss as well; needs --vgg")
     arguments = parser.parse_args()
+    if arguments.critic and not arguments.vgg:
+        parser.error("--critic needs --vgg, through which the critic sees")
 
     torch.manual_seed(0)
     vgg = LatentVGG.from_pretrained(arguments.vgg).requires_grad_(False) if arguments.vgg else None
@@ -229,7 +264,8 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained(arguments.vae).eval()
     tokenizer = in_turn(lambda: the_tokenizer(arguments.out, arguments.start_from, corpus))
     samples, scheduler = Samples(corpus, vae, tokenizer, rank, workers), noise_scheduler()
-    model = TextToImage(len(tokenizer), tokenizer.eos_token_id, samples.side)
+    critic = LatentCritic(4, vgg.feature_channels, TEXT_WIDTH) if arguments.critic else None
+    model = TextToImage(len(tokenizer), tokenizer.eos_token_id, samples.side, critic)
     if arguments.start_from:
         start_from(model, arguments.start_from)
     elif not (arguments.out / "state").exists():

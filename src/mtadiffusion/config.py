@@ -232,7 +232,7 @@ class DataConfig:
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """The joint objective gamma*L_noise + delta*L_style + eta*L_structure (docs/method.md, sections 3-5), and
-    a perceptual loss that the paper has not."""
+    a perceptual and an adversarial loss that the paper has not."""
 
     gamma: float = 1.0
     """Weight of the noise loss."""
@@ -246,6 +246,10 @@ class LossConfig:
     perceptual: float = 0.0
     """Weight of the distance, in the hole, between the style VGG's features of the predicted clean latents
     and of the true ones (Johnson et al. 2016; Lin and Yang 2023, arXiv 2401.00110); 0 leaves it out."""
+
+    adversarial: float = 0.0
+    """Weight of what a critic, which is trained along, misses of true latents in the predicted clean ones;
+    0 leaves it out. `critic` has its settings."""
 
     min_snr: float = 0.0
     """Most that a sample's signal-to-noise ratio counts for in the noise loss (Hang et al. 2023, arXiv
@@ -287,7 +291,7 @@ class LossConfig:
     """What Gram matrices are divided by: the features' `chw` or `hw` sizes, or `none` of them."""
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "delta", "eta", "perceptual", "min_snr", "noise_offset"):
+        for name in ("gamma", "delta", "eta", "perceptual", "adversarial", "min_snr", "noise_offset"):
             _check_range(f"loss.{name}", getattr(self, name), 0)
         for name in ("hole_weight", "timestep_power"):
             _check_range(f"loss.{name}", getattr(self, name), 0.01, 100)
@@ -305,7 +309,7 @@ class LossConfig:
     @property
     def needs_vgg(self) -> bool:
         """Whether a loss is switched on that reads the style VGG's features."""
-        return self.delta > 0 or self.perceptual > 0
+        return self.delta > 0 or self.perceptual > 0 or self.adversarial > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,6 +362,31 @@ class StyleVGGConfig:
         _check_range("style_vgg.calibration_images", self.calibration_images, 0)
         if self.initialise != "random" and not self.weights:
             raise UserError("style_vgg.weights", f"is needed for style_vgg.initialise={self.initialise!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig:
+    """The critic of the adversarial loss (docs/method.md, "Beyond the paper")."""
+
+    width: int = 96
+    """Channels of its layers."""
+
+    lr: float = 3e-4
+    """Peak learning rate."""
+
+    betas: tuple[float, float] = (0.0, 0.99)
+    """AdamW's averaging factors; what a critic sees changes with what it has taught, so that it forgets
+    sooner than others."""
+
+    noise: float = 0.3
+    """Standard deviation, at most, of noise on what it sees, true and predicted alike."""
+
+    def __post_init__(self) -> None:
+        _check_range("critic.width", self.width, 1)
+        _check_range("critic.lr", self.lr, 0, 1)
+        _check_range("critic.noise", self.noise, 0)
+        for beta in self.betas:
+            _check_range("critic.betas", beta, 0, 0.99999)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -505,6 +534,9 @@ class TrainConfig:
 
     style_vgg: StyleVGGConfig = field(default_factory=StyleVGGConfig.narrow)
     """The VGG of the style loss."""
+
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    """The critic of the adversarial loss."""
 
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser and schedule."""

@@ -113,6 +113,25 @@ def test_the_base_is_trained_with_a_latent_vgg_where_one_is_given(corpus, autoen
     run(monkeypatch, train_base, corpus, autoencoder, tmp_path, *BRIEFLY, "--vgg", tmp_path / "vgg")
     last = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[-1])
     assert last["perceptual"] > 0
+    assert "critic" not in last
+
+
+def test_the_base_is_trained_with_a_critic_where_one_is_asked_for(corpus, autoencoder, tmp_path, monkeypatch):
+    train_latent_vgg.build().save_pretrained(tmp_path / "vgg")
+    monkeypatch.setattr(training_run, "LOG_EVERY", 1)
+    adversarial = ["--vgg", tmp_path / "vgg", "--critic"]
+    run(monkeypatch, train_base, corpus, autoencoder, tmp_path, *BRIEFLY, *adversarial)
+    last = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[-1])
+    assert 0 < last["weight"] <= train_base.HEAVIEST_ADVERSARIAL
+    assert last["critic"] > 0
+    assert not list((tmp_path / "pipeline").glob("critic*"))
+
+
+def test_an_adversarial_loss_balanced_with_others_pulls_a_share_as_hard():
+    prediction = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    others, loss = prediction.square().sum(), 7 * (prediction * prediction.detach()).sum()
+    weight = train_base.balance(loss, others, prediction)
+    assert weight.item() == pytest.approx(train_base.ADVERSARIAL * 2 / 7)
 
 
 def test_the_latent_vgg_is_shown_objects_on_other_backgrounds(autoencoder):

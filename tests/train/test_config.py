@@ -10,6 +10,7 @@ import pytest
 
 from mtadiffusion.config import (
     BranchConfig,
+    CriticConfig,
     DataConfig,
     HoleConfig,
     LossConfig,
@@ -88,6 +89,10 @@ def test_wrong_overrides_say_what_is_wrong(assignment: str, message: str) -> Non
         (LossConfig, {"hole_weight": 0.0}, "loss.hole_weight must be between 0.01 and 100"),
         (LossConfig, {"timestep_power": -1.0}, "loss.timestep_power must be between 0.01 and 100"),
         (DataConfig, {"plain_texts": 1.5}, "data.plain_texts must be between 0 and 1"),
+        (LossConfig, {"adversarial": -1.0}, "loss.adversarial must be at least 0"),
+        (CriticConfig, {"width": 0}, "critic.width must be at least 1"),
+        (CriticConfig, {"betas": (0.5, 1.0)}, "critic.betas must be between 0 and"),
+        (CriticConfig, {"noise": float("nan")}, "critic.noise"),
         (LossConfig, {"style_step": "x1"}, "did you mean 'x0'"),
         (LossConfig, {"edge_reduction": "max"}, "edge_reduction"),
         (HoleConfig, {"exact": 0.0, "dilated": 0.0, "boxed": 0.0, "roughened": 0.0}, "needs a weight"),

@@ -24,7 +24,9 @@ from mtadiffusion.train.step import (
 @pytest.fixture
 def models(config: TrainConfig, tmp_path: Path) -> StepModels:
     source = trainer.record_source("shapes", "train", 0, 64)
+    config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, adversarial=0.5))
     models = trainer.TrainingRun(config, tmp_path, source, None).models
+    models.critic.eval()  # else each forward pass moves its estimate of the spectral norms
     for index, conv in enumerate(models.branch.zero_convs()):
         generator = torch.Generator().manual_seed(index)
         conv.weight.data.copy_(0.05 * torch.randn(conv.weight.shape, generator=generator))
@@ -87,13 +89,19 @@ def test_weighted_gradients_add_up_to_the_totals_gradient(models: StepModels, ba
 
 @pytest.mark.parametrize(
     ("name", "weight"),
-    [("noise", "gamma"), ("style", "delta"), ("structure", "eta"), ("perceptual", "perceptual")],
+    [
+        ("noise", "gamma"),
+        ("style", "delta"),
+        ("structure", "eta"),
+        ("perceptual", "perceptual"),
+        ("adversarial", "adversarial"),
+    ],
 )
 def test_logged_norm_is_that_of_the_loss_alone(
     models: StepModels, batch: LatentBatch, name: str, weight: str
 ) -> None:
     parameters = list(models.branch.parameters())
-    joint = LossConfig(style_step=50, perceptual=0.5)
+    joint = LossConfig(style_step=50, perceptual=0.5, adversarial=0.5)
     norms = backward_apart(training_step(models, batch, joint, generators()), parameters)
     alone = LossConfig(
         **{"gamma": 0.0, "delta": 0.0, "eta": 0.0, "style_step": 50, weight: getattr(joint, weight)}

@@ -80,9 +80,12 @@ def test_only_the_branch_and_the_vgg_change(config: TrainConfig, tmp_path: Path)
     assert any(not torch.equal(*pair) for pair in zip(branch, run.models.branch.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("cache", [True, False])
-def test_resumed_run_equals_an_uninterrupted_one(config: TrainConfig, tmp_path: Path, cache: bool) -> None:
-    config = changed(config, batch_size=2, data={"cache": cache, "records": 4})
+@pytest.mark.parametrize(("cache", "adversarial"), [(True, 0.0), (False, 0.0), (True, 0.3)])
+def test_resumed_run_equals_an_uninterrupted_one(
+    config: TrainConfig, tmp_path: Path, cache: bool, adversarial: float
+) -> None:
+    data, loss = {"cache": cache, "records": 4}, {"adversarial": adversarial}
+    config = changed(config, batch_size=2, data=data, loss=loss)
     whole = train(config, tmp_path / "whole")
     half = tmp_path / "half"
     with pytest.raises(KeyboardInterrupt):
@@ -239,6 +242,20 @@ def test_the_perceptual_loss_needs_no_style_loss(config: TrainConfig, tmp_path: 
     (logged,) = (line for line in read_log(tmp_path / "log.jsonl") if "loss" in line)
     assert logged["perceptual"] > 0
     assert "style" not in logged
+
+
+def test_the_critic_of_the_adversarial_loss_is_trained_along_at_its_own_rate(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    loss = {"delta": 0.0, "adversarial": 0.2}
+    config = changed(config, steps=2, log_every=1, loss=loss, critic={"lr": 1e-2}, optim={"warmup": 0})
+    train(config, tmp_path)
+    first, second = (line for line in read_log(tmp_path / "log.jsonl") if "loss" in line)
+    assert first["lr_critic"] == pytest.approx(1e-2)
+    assert first["critic"] != second["critic"]
+    assert first["grad_norm"]["critic"] == 0.0
+    saved = load_checkpoint(list_checkpoints(tmp_path / "checkpoints")[-1])
+    assert "whole.parametrizations.weight.original" in saved.tensors["critic"]
 
 
 def test_run_goes_on_from_a_given_branch(config: TrainConfig, tmp_path: Path) -> None:

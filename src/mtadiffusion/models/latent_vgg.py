@@ -158,6 +158,12 @@ class LatentVGG(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """All convolutions, in order."""
         return [conv for stage in self.stages for conv in stage]
 
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """C_i of each tap."""
+        widths = zip(self.config.widths, self._taps, strict=True)
+        return tuple(stage[tap] for stage, tap in widths if tap is not None)
+
     def forward(self, latents: Tensor) -> list[Tensor]:
         """latents (B, C, h, w) -> one feature (B, C_i, h_i, w_i) a tap, at unit RMS once calibrated."""
         features = self._tapped(latents)

@@ -42,7 +42,7 @@ class Checkpoint:
     """The run's configuration as JSON-ready dictionaries."""
 
     tensors: dict[str, dict[str, Tensor]]
-    """Named groups of tensors: branch, ema, vgg, optimizer."""
+    """Named groups of tensors: branch, ema, vgg, critic, optimizer."""
 
     skipped: int = 0
     """Steps among those done that were skipped."""

@@ -100,9 +100,10 @@ class StepGradients:
         self.scaler.scale(losses.total / self.config.accumulate).backward()
 
     def _backward_apart(self, losses: StepLosses) -> dict[str, float]:
-        vgg = trainable(self.models.vgg) if self.models.vgg is not None else []
+        others = [network for network in (self.models.vgg, self.models.critic) if network is not None]
+        trained = [parameter for network in others for parameter in trainable(network)]
         share, scale = 1 / self.config.accumulate, self._loss_scale()
-        return backward_apart(losses, trainable(self.models.branch), vgg, share=share, scale=scale)
+        return backward_apart(losses, trainable(self.models.branch), trained, share=share, scale=scale)
 
     def _loss_scale(self) -> float:
         """What the scaler multiplies a loss with; it makes its mind up at the first thing that it scales."""

@@ -1,12 +1,13 @@
-"""The three losses of the joint objective and the targets that they need (docs/method.md, sections 3-5).
+"""The losses of the joint objective and the targets that they need (docs/method.md, sections 3-5).
 
 Each is a pure function of tensors; weights and their sum live in `step`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -153,6 +154,44 @@ def perceptual_loss(vgg: nn.Module, latents: Tensor, reference: Tensor, hole: Te
     cells = hole[0].numel()
     share = hole.mean(dim=(1, 2, 3)).clamp(min=1 / cells)
     return (torch.stack(distances).mean(0) / share).mean()
+
+
+def adversarial_losses(
+    critic: nn.Module, vgg: nn.Module, predicted: Tensor, true: Tensor, hole: Tensor, text: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What a critic makes of predicted latents, as two losses: theirs, and the critic's own (hinge).
+
+    The critic learns to score true latents with their text above 1, and below -1 predicted ones, and true
+    ones with the text of the sample before (Reed et al. 2016, arXiv 1605.05396).
+
+    Args:
+        critic: `models.critic.LatentCritic`.
+        vgg: gives the list of feature maps of latents.
+        predicted: clean latents, (B, C, h, w), with the known cells of `true`; no gradient of the second loss
+            reaches them, and none of the first the critic.
+        true: z_0, (B, C, h, w).
+        hole: (B, 1, h, w), 1 = hole.
+        text: text encoder states, (B, L, D).
+    """
+    with _held_still(critic):
+        missed = -critic(predicted, vgg(predicted), hole, text).mean()
+    drawn = predicted.detach()
+    with torch.no_grad():
+        features, wanted = vgg(drawn), vgg(true)
+    wrong = critic(drawn, features, hole, text), critic(true, wanted, hole, text.roll(1, 0))
+    right = critic(true, wanted, hole, text)
+    below = torch.stack([F.relu(1 + scores).mean() for scores in wrong]).mean()
+    return missed, F.relu(1 - right).mean() + below
+
+
+@contextlib.contextmanager
+def _held_still(network: nn.Module) -> Iterator[None]:
+    """Within the block, what is computed sends no gradient to the network's parameters."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
 
 
 def style_loss(

@@ -14,22 +14,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtadiffusion.config import OptimConfig
+from mtadiffusion.config import CriticConfig, OptimConfig
 from mtadiffusion.errors import UserError
 from mtadiffusion.train.processes import own_part, split_like, whole
 
 
 def build_optimizer(
-    config: OptimConfig, branch: nn.Module, vgg: nn.Module | None = None, vgg_lr: float = 0.0
+    config: OptimConfig,
+    branch: nn.Module,
+    vgg: nn.Module | None = None,
+    vgg_lr: float = 0.0,
+    critic: nn.Module | None = None,
+    critic_config: CriticConfig | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimiser of the branch and, in a group of its own, of what is trainable in the style VGG.
+    """The optimiser of the branch and, in groups of their own, of what is trainable in VGG and critic.
+
+    A group's `rate` is the name that its learning rate is logged under.
 
     Raises:
         UserError: it needs a package that is not installed.
     """
-    groups = [{"params": trainable(branch), "peak_lr": config.lr}]
+    groups: list[dict[str, Any]] = [{"params": trainable(branch), "peak_lr": config.lr, "rate": "lr"}]
     if vgg is not None and trainable(vgg):
-        groups.append({"params": trainable(vgg), "peak_lr": vgg_lr})
+        groups.append({"params": trainable(vgg), "peak_lr": vgg_lr, "rate": "lr_vgg"})
+    if critic is not None and critic_config is not None:
+        own = {"peak_lr": critic_config.lr, "betas": critic_config.betas, "rate": "lr_critic"}
+        groups.append({"params": trainable(critic), **own})
     settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.kind == "sgd":
         return torch.optim.SGD(groups, **settings)

@@ -55,7 +55,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def console_line(figures: Mapping[str, float]) -> str:
     """What the progress bar shows of a log line, beside the rate and the time left."""
-    names = ("loss", "noise", "style", "perceptual", "structure", "vgg_features_rms", "lr", "lr_vgg")
+    losses = ("loss", "noise", "style", "perceptual", "adversarial", "critic", "structure")
+    names = (*losses, "vgg_features_rms", "lr", "lr_vgg", "lr_critic")
     shown = [f"{name}={figures[name]:.3g}" for name in names if name in figures]
     speed, share, memory = (figures[name] for name in ("samples_per_second", "peak_share", "memory_gb"))
     return " ".join([*shown, f"{speed:.3g} images/s", f"{share:.0%} of peak", f"{memory:.2g} GB"])

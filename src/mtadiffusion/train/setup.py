@@ -1,4 +1,5 @@
-"""Builds the networks that are trained: the branch, and the style loss's VGG. `backbone` has the frozen ones.
+"""Builds the networks that are trained: the branch, the style loss's VGG, and the adversarial loss's critic.
+`backbone` has the frozen ones.
 
 What is done with the networks is `trainer`'s business.
 """
@@ -15,6 +16,7 @@ from torch import Tensor
 from mtadiffusion.config import BranchConfig, StyleVGGConfig, TrainConfig
 from mtadiffusion.errors import UserError
 from mtadiffusion.models.branch import InpaintBranch
+from mtadiffusion.models.critic import LatentCritic
 from mtadiffusion.models.injection import check_fit
 from mtadiffusion.models.latent_vgg import LatentToRGB, LatentVGG
 from mtadiffusion.models.registry import load_branch, resolve_branch, resolve_style_vgg
@@ -88,6 +90,18 @@ def build_style_vgg(config: StyleVGGConfig, seed: int, latents: Tensor, images: 
         vgg.calibrate(latents)
     vgg.requires_grad_(not config.freeze)
     return vgg.eval()
+
+
+def build_critic(config: TrainConfig, unet: Any, vgg: Any) -> Any:
+    """An untrained critic of what `unet` draws, which sees it through `vgg`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(stream_seed(config.seed, "critic"))
+        return LatentCritic(
+            latent_channels=unet.config.in_channels,
+            feature_channels=vgg.feature_channels,
+            text_width=unet.config.cross_attention_dim,
+            width=config.critic.width,
+        )
 
 
 def _initialised_vgg(config: StyleVGGConfig, seed: int, latents: Tensor, images: Tensor) -> LatentVGG:

@@ -1,7 +1,7 @@
 """One training step of the branch: the forward pass, the joint objective, and its gradients loss by loss.
 
-L = gamma L_noise + delta L_style + eta L_structure (docs/method.md, section 5), and a perceptual loss. What a
-step is repeated for, logged with or saved to is `trainer`'s business.
+L = gamma L_noise + delta L_style + eta L_structure (docs/method.md, section 5), a perceptual and an
+adversarial loss. What a step is repeated for, logged with or saved to is `trainer`'s business.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mtadiffusion.config import LossConfig
 from mtadiffusion.models.conditioning import branch_input
 from mtadiffusion.train.losses import (
+    adversarial_losses,
     noise_loss,
     perceptual_loss,
     previous_latents,
@@ -84,6 +85,12 @@ class StepModels:
     vgg: nn.Module | None = None
     """LatentVGG of the style loss; None leaves that loss out."""
 
+    critic: nn.Module | None = None
+    """LatentCritic of the adversarial loss; None leaves that loss out."""
+
+    critic_noise: float = 0.0
+    """Standard deviation, at most, of noise on what the critic sees."""
+
     autocast: bool = False
     """Run branch and UNet in `autocast_dtype`; losses and trained weights stay float32."""
 
@@ -96,7 +103,7 @@ class StepLosses:
     """Losses of one step; `terms` are unweighted scalars by name, `weights` their factors."""
 
     terms: dict[str, Tensor]
-    """noise, and style and structure where they are switched on."""
+    """noise, and the others where they are switched on; `critic` is the critic's own."""
 
     weights: dict[str, float]
     """gamma, delta, eta by the same names."""
@@ -130,6 +137,12 @@ def offset_noise(noise: Tensor, strength: float, generators: Sequence[torch.Gene
         return noise
     values = [torch.randn(noise.shape[1], 1, 1, generator=generator) for generator in generators]
     return noise + strength * torch.stack(values).to(noise)
+
+
+def blurring_noise(like: Tensor, most: float, generators: Sequence[torch.Generator]) -> Tensor:
+    """Noise (B, C, h, w) of a standard deviation that is drawn for each sample, `most` at most."""
+    strengths = torch.stack([most * torch.rand(1, 1, 1, generator=generator) for generator in generators])
+    return strengths.to(like) * draw_noise(like, generators)
 
 
 def draw_timesteps(
@@ -187,6 +200,13 @@ def training_step(
     if models.vgg is not None and config.perceptual > 0:
         clean = previous_latents(models.schedule, noisy, prediction, timesteps, "x0")
         terms["perceptual"] = perceptual_loss(models.vgg, clean, batch.latents, hole)
+    if models.critic is not None and models.vgg is not None and config.adversarial > 0:
+        clean = previous_latents(models.schedule, noisy, prediction, timesteps, "x0")
+        blur = blurring_noise(batch.latents, models.critic_noise, generators)
+        seen_latents = hole * clean + (1 - hole) * batch.latents + blur, batch.latents + blur
+        terms["adversarial"], terms["critic"] = adversarial_losses(
+            models.critic, models.vgg, *seen_latents, hole, batch.text
+        )
     if config.eta > 0:
         region = hole if config.edge_region == "hole" else None
         terms["structure"] = structure_loss(outcome.edge, batch.edge, config.edge_reduction, region)
@@ -204,17 +224,20 @@ def active_losses(models: StepModels, config: LossConfig) -> list[str]:
         "noise": True,
         "style": models.vgg is not None and config.delta > 0,
         "perceptual": models.vgg is not None and config.perceptual > 0,
+        "adversarial": models.critic is not None and config.adversarial > 0,
         "structure": config.eta > 0,
     }
     return [name for name, active in wanted.items() if active]
 
 
 def loss_weights(config: LossConfig, names: Iterable[str]) -> dict[str, float]:
-    """gamma, delta, eta of the losses of these names."""
+    """gamma, delta, eta of the losses of these names; the critic's own has a rate instead."""
     weights = {
         "noise": config.gamma,
         "style": config.delta,
         "perceptual": config.perceptual,
+        "adversarial": config.adversarial,
+        "critic": 1.0,
         "structure": config.eta,
     }
     return {name: weights[name] for name in names}
@@ -228,7 +251,7 @@ class JointObjective(nn.Module):
 
     def __init__(self, models: StepModels, config: LossConfig) -> None:
         super().__init__()
-        self.branch, self.vgg = models.branch, models.vgg
+        self.branch, self.vgg, self.critic = models.branch, models.vgg, models.critic
         self._models, self._config = models, config
 
     def forward(

@@ -54,7 +54,7 @@ from mtadiffusion.train.precision import autocast_dtype, loss_scaler, set_precis
 from mtadiffusion.train.processes import Processes, load_whole, whole_state
 from mtadiffusion.train.resume import checkpoint_to_resume, discard_later, prepared_folder
 from mtadiffusion.train.run_log import Meter, RunLog, console_line
-from mtadiffusion.train.setup import build_branch, build_style_vgg, check_named
+from mtadiffusion.train.setup import build_branch, build_critic, build_style_vgg, check_named
 from mtadiffusion.train.step import (
     JointObjective,
     StepModels,
@@ -154,7 +154,14 @@ class TrainingRun:
         self.models = self._build_models()
         objective, self.optimizer = self.processes.prepare(
             JointObjective(self.models, config.loss),
-            build_optimizer(config.optim, self.models.branch, self.models.vgg, config.style_vgg.lr),
+            build_optimizer(
+                config.optim,
+                self.models.branch,
+                self.models.vgg,
+                config.style_vgg.lr,
+                self.models.critic,
+                config.critic,
+            ),
         )
         self.scaler = loss_scaler(self.device, config)
         self.gradients = StepGradients(
@@ -175,12 +182,17 @@ class TrainingRun:
         if self.config.channels_last:
             branch.to(memory_format=torch.channels_last)
             unet.to(memory_format=torch.channels_last)
+        vgg = self._build_vgg() if self.config.loss.needs_vgg else None
+        wanted = vgg is not None and self.config.loss.adversarial > 0
+        critic = build_critic(self.config, unet, vgg).to(self.device) if wanted else None
         return StepModels(
             branch=branch,
             unet=unet,
             injection=BranchInjection(unet),
             schedule=NoiseSchedule.from_scheduler(self.backbone.scheduler, self.device),
-            vgg=self._build_vgg() if self.config.loss.needs_vgg else None,
+            vgg=vgg,
+            critic=critic,
+            critic_noise=self.config.critic.noise,
             autocast=dtype is not None,
             autocast_dtype=dtype or torch.bfloat16,
         )
@@ -200,15 +212,16 @@ class TrainingRun:
         self.step, self.skipped = checkpoint.step, checkpoint.skipped
         load_whole(self.models.branch, checkpoint.tensors["branch"])
         self.ema.load(checkpoint.tensors["ema"])
-        if self.models.vgg is not None:
-            load_whole(self.models.vgg, checkpoint.tensors["vgg"])
+        for name, network in (("vgg", self.models.vgg), ("critic", self.models.critic)):
+            if network is not None:
+                load_whole(network, checkpoint.tensors[name])
         load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
         if checkpoint.loss_scale:
             self.scaler.load_state_dict(checkpoint.loss_scale)
 
     def save(self) -> None:
         """Write a checkpoint of the present step; all processes gather it, the main one writes."""
-        networks = {"branch": self.models.branch, "vgg": self.models.vgg}
+        networks = {"branch": self.models.branch, "vgg": self.models.vgg, "critic": self.models.critic}
         tensors = {
             **{name: whole_state(network) for name, network in networks.items() if network is not None},
             "ema": self.ema.gathered(),
@@ -281,8 +294,7 @@ class TrainingRun:
         speed = means.pop("samples_per_second")
         figures: dict[str, Any] = {**self.processes.mean(means), "samples_per_second": speed}
         figures |= self.load.figures(speed / self.processes.count)
-        groups = zip(("lr", "lr_vgg"), self.optimizer.param_groups, strict=False)
-        figures |= {name: group["lr"] for name, group in groups}
+        figures |= {group["rate"]: group["lr"] for group in self.optimizer.param_groups}
         return figures | self.faults.counts() | ({"skipped": self.skipped} if self.skipped else {})
 
     def _is_due(self, every: int, ahead: int = 0) -> bool:
@@ -300,7 +312,8 @@ class TrainingRun:
             UserError: there were more such steps than the configuration allows.
         """
         done = self.gradients.take(batches, self.step, apart=apart)
-        networks = [trainable(network) for network in (self.models.branch, self.models.vgg) if network]
+        trained = (self.models.branch, self.models.vgg, self.models.critic)
+        networks = [trainable(network) for network in trained if network is not None]
         finite = clip_gradients([one for one in networks if one], self.config.optim.clip)
         if finite:
             set_learning_rate(self.optimizer, lr_factor(self.step, self.config.steps, self.config.optim))

@@ -110,7 +110,9 @@ def _noise_at(
     generators = [torch_generator(config.seed, "validation noise", number) for number in numbers]
     batch = batches.batch(numbers).to(models.schedule.device)
     at = torch.full((len(numbers),), timestep, device=models.schedule.device)
-    alone = replace(config.loss, delta=0.0, eta=0.0, perceptual=0.0, min_snr=0.0, hole_weight=1.0)
+    alone = replace(
+        config.loss, delta=0.0, eta=0.0, perceptual=0.0, adversarial=0.0, min_snr=0.0, hole_weight=1.0
+    )
     return float(training_step(models, batch, alone, generators, at).terms["noise"])
 
 
