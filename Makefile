@@ -70,7 +70,7 @@ weights: $(STAMP) ## rebuild the embedded weights by their recipes (hours)
 	$(BIN)/python tools/train_latent_vgg.py runs/autoencoder/vae runs/latent_vgg --minutes 5
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 \
 		tools/train_base.py runs/corpus runs/autoencoder/vae runs/base --minutes 150 \
-		--vgg runs/latent_vgg/latent_vgg
+		--vgg runs/latent_vgg/latent_vgg --critic
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 \
 		tools/train_autoencoder.py runs/corpus runs/decoder --decoder-of runs/autoencoder/vae --minutes 15
 	$(BIN)/python tools/train_judge.py

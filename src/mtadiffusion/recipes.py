@@ -63,13 +63,14 @@ def sticker() -> TrainConfig:
         # At the paper's eta and step the structure's gradient drowns the noise's, and the style's vanishes:
         # docs/method.md, "What the losses pull with".
         loss=LossConfig(
-            delta=25.0,
+            delta=12.5,
             eta=0.005,
             edge_reduction="sum",
             style_step=100,
             perceptual=0.3,
+            adversarial=0.15,
             hole_weight=4.0,
-            timestep_power=0.75,
+            timestep_power=0.6,
         ),
         style_vgg=StyleVGGConfig(initialise="trained", weights="sticker"),
         optim=OptimConfig(lr=3e-4, warmup=100, schedule="constant", decay_share=0.3, ema=0.998),

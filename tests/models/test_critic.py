@@ -54,6 +54,13 @@ def test_scores_of_a_batch_are_those_of_its_members() -> None:
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
+def test_text_states_may_be_of_lower_precision() -> None:
+    eyes, judge = vgg(), critic().eval()
+    latents, text = random(4, 4, 8, 8, seed=2), random(4, 5, 12, seed=3).bfloat16()
+    scores = judge(latents, eyes(latents), HOLE, text)
+    torch.testing.assert_close(scores, judge(latents, eyes(latents), HOLE, text.float()))
+
+
 def test_neither_of_the_two_losses_teaches_the_other_s_network() -> None:
     eyes, judge = vgg(), critic()
     predicted = random(4, 4, 8, 8, seed=4).requires_grad_()

@@ -60,6 +60,6 @@ class LatentCritic(nn.Module):
             hidden = F.leaky_relu(tap(torch.cat([seen, feature], dim=1)), _SLOPE)
         everywhere = self.places(hidden).mean(dim=(1, 2, 3))
         summary = F.leaky_relu(self.last(hidden), _SLOPE).mean(dim=(2, 3))  # (B, width)
-        words = F.layer_norm(text.mean(dim=1), text.shape[2:])  # (B, D)
+        words = F.layer_norm(text.float().mean(dim=1), text.shape[2:])  # (B, D)
         fit = (self.text(words) * summary).sum(dim=1)
         return everywhere + self.whole(summary)[:, 0] + fit

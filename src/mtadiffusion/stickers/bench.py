@@ -138,7 +138,7 @@ class StickerBench:
         size=SIDE,
         steps=STEPS,
         guidance_scale=BRANCH_GUIDANCE,
-        scheduler="DDIMScheduler",
+        scheduler="EulerAncestralDiscreteScheduler",
         seed=0,
         seed_per_item=True,
         blend="paste",

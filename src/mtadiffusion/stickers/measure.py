@@ -36,7 +36,7 @@ from mtadiffusion.stickers.problems import KINDS, HoleProblem, hole_problem
 from mtadiffusion.stickers.sampling import Sampling
 from mtadiffusion.stickers.scenes import SPLITS, SceneWorld, choose_sprite
 
-GUIDANCES = (2.0, 2.5, 3.0, 4.0)
+GUIDANCES = (1.0, 1.5, 2.0, 3.0)
 """What `--tune-guidance` tries, for the branch, the backbone alone and text to image alike."""
 
 SHEET_ROWS = 24

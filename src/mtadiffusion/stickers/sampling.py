@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STEPS = 20
-BRANCH_GUIDANCE = 3.0
-BACKBONE_GUIDANCE = 3.0
-TEXT_GUIDANCE = 3.0
+BRANCH_GUIDANCE = 2.0
+BACKBONE_GUIDANCE = 2.0
+TEXT_GUIDANCE = 2.0
 """Guidance scales, alike for all; `measure --tune-guidance` compares others on the validation split."""
 
 
