@@ -60,6 +60,7 @@ PERCEPTUAL = 1.0
 ADVERSARIAL = 0.4
 """The adversarial loss's gradient on the prediction, as a share of that of the other losses."""
 HEAVIEST_ADVERSARIAL = 1.0
+"""The most that the adversarial loss's weight may be."""
 CRITIC_NOISE = 0.3
 """Standard deviation, at most, of noise on what the critic sees."""
 
@@ -150,11 +151,8 @@ def noise_scheduler() -> DDIMScheduler:
 
 
 def sampler() -> EulerAncestralDiscreteScheduler:
-    """What the pipeline draws with, on the same schedule.
-
-    It adds fresh noise at each step, which undoes what earlier steps got wrong: a small model's pictures keep
-    to the style asked for more often than with DDIM.
-    """
+    """What the pipeline draws with, on the same schedule: fresh noise at each step can undo what earlier
+    steps got wrong."""
     return EulerAncestralDiscreteScheduler.from_config(noise_scheduler().config, timestep_spacing="trailing")
 
 

@@ -117,7 +117,7 @@ class StepLosses:
 
     @property
     def total(self) -> Tensor:
-        """L, the sum of the weighted terms."""
+        """L, the sum of the weighted terms, and the critic's own loss where there is one."""
         return torch.stack(list(self.weighted().values())).sum()
 
     def alone(self, name: str) -> StepLosses:
@@ -197,11 +197,10 @@ def training_step(
         terms["style"], features_rms = style_loss(
             models.vgg, previous, reference, region, config.gram_normalisation
         )
+    clean, _ = models.schedule.split_prediction(noisy, prediction, timesteps)
     if models.vgg is not None and config.perceptual > 0:
-        clean = previous_latents(models.schedule, noisy, prediction, timesteps, "x0")
         terms["perceptual"] = perceptual_loss(models.vgg, clean, batch.latents, hole)
     if models.critic is not None and models.vgg is not None and config.adversarial > 0:
-        clean = previous_latents(models.schedule, noisy, prediction, timesteps, "x0")
         blur = blurring_noise(batch.latents, models.critic_noise, generators)
         seen_latents = hole * clean + (1 - hole) * batch.latents + blur, batch.latents + blur
         terms["adversarial"], terms["critic"] = adversarial_losses(
