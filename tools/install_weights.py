@@ -20,11 +20,21 @@ SHIPPED = {
     "base": "base/pipeline",
     "base/vae": "decoder/vae",
     "latent_vgg": "latent_vgg/latent_vgg",
-    "branch": "branch/branch",
+    "branch": "refined/branch",
     "instances": "annotators/instances",
     "attributes": "annotators/attributes",
 }
-LOGS = ("autoencoder", "base", "decoder", "latent_vgg", "branch", "annotators")
+LOGS = (
+    "autoencoder",
+    "base",
+    "decoder",
+    "latent_vgg",
+    "branch",
+    "annotators",
+    "reader-0",
+    "reader-1",
+    "refined",
+)
 LOG_ROWS = 200
 
 

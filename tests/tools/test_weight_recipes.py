@@ -12,11 +12,13 @@ from pathlib import Path
 import install_weights
 import numpy as np
 import pytest
+import refine_branch
 import sticker_corpus
 import torch
 import train_annotators
 import train_autoencoder
 import train_base
+import train_hole_reader
 import train_latent_vgg
 import training_run
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -24,10 +26,16 @@ from safetensors.torch import load_file
 from training_run import TrainingRun
 
 from mtadiffusion.models.latent_vgg import LatentVGG
-from mtadiffusion.stickers.assets import labels
+from mtadiffusion.models.registry import load_branch, resolve_branch
+from mtadiffusion.stickers.assets import STYLES, labels
 from mtadiffusion.stickers.attributes import AttributeNet
+from mtadiffusion.stickers.colours import COLOURS
 from mtadiffusion.stickers.instances import InstanceNet
-from mtadiffusion.stickers.scenes import SceneWorld
+from mtadiffusion.stickers.problems import hole_problem
+from mtadiffusion.stickers.scenes import SceneWorld, is_held_out
+from mtadiffusion.train.backbone import Backbone
+from mtadiffusion.train.encoding import build_encoders
+from mtadiffusion.train.faults import Faults
 
 A_MOMENT = "0.002"
 BRIEFLY = ("--minutes", A_MOMENT, "--batch", 2, "--lessons", 2)
@@ -160,6 +168,127 @@ def test_the_latent_vgg_recipe_writes_a_calibrated_vgg(autoencoder, tmp_path, mo
     run(monkeypatch, train_latent_vgg, autoencoder, tmp_path, "--minutes", A_MOMENT, "--scenes", 64)
     vgg = LatentVGG.from_pretrained(tmp_path / "latent_vgg", torch_dtype=torch.float32)
     assert not torch.equal(vgg.features_rms, torch.ones_like(vgg.features_rms))
+
+
+def test_the_hole_reader_is_shown_objects_of_other_styles_than_their_scene_s():
+    made = [train_hole_reader.readable_hole(index) for index in range(60)]
+    scenes = [SceneWorld(split="train", seed=train_hole_reader.WORLD).scene(index) for index in range(60)]
+    styles = [
+        (thing.style, scene.record.attributes["style"])
+        for (_, _, thing), scene in zip(made, scenes, strict=True)
+        if thing is not None
+    ]
+    assert 0.5 < np.mean([own != around for own, around in styles]) < 0.9
+    assert 0 < sum(thing is None for _, _, thing in made) < 20
+
+
+def test_the_hole_reader_is_never_shown_held_out_combinations():
+    things = [train_hole_reader.readable_hole(index)[2] for index in range(200)]
+    assert not any(is_held_out(t.label, t.colour, t.style) for t in things if t is not None)
+
+
+def test_an_empty_hole_reads_as_no_category_and_its_style_and_colour_are_not_asked_for():
+    category, style, colour = train_hole_reader.read_hole(None)
+    assert category == len(labels())
+    assert style == colour == train_hole_reader.UNKNOWN
+
+
+def test_the_hole_reader_sees_nothing_outside_of_the_hole():
+    reader, generator = train_hole_reader.HoleReader().eval(), torch.Generator().manual_seed(0)
+    latents, others = torch.randn(2, 3, 4, 16, 16, generator=generator)
+    hole = (torch.rand(3, 1, 16, 16, generator=generator) < 0.5).float()
+    mixed = torch.where(hole > 0, latents, others)
+    for one, other in zip(reader(latents, hole), reader(mixed, hole), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reader")
+    torch.manual_seed(0)
+    train_hole_reader.save_reader(train_hole_reader.HoleReader(), folder)
+    return folder
+
+
+def test_the_hole_reader_recipe_writes_a_reader(autoencoder, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, train_hole_reader, autoencoder, tmp_path, "--minutes", A_MOMENT, "--holes", 24)
+    assert not train_hole_reader.load_reader(tmp_path / "reader").training
+    assert "'style'" in capsys.readouterr().out
+
+
+def test_refining_changes_the_branch_alone_and_logs_what_the_reader_missed(reader, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "LOG_EVERY", 1)
+    briefly = ("--minutes", A_MOMENT, "--holes", 8, "--drawings", 2, "--batch", 2)
+    run(monkeypatch, refine_branch, "sticker", tmp_path, reader, reader, *briefly)
+    folders = resolve_branch("sticker", "branch"), tmp_path / "branch"
+    before, after = (load_branch(folder, torch.float32, "branch") for folder in folders)
+    assert before.config == {**after.config, "_name_or_path": before.config["_name_or_path"]}
+    assert not torch.equal(before.conv_in.weight, after.conv_in.weight)
+    first = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])
+    assert {"noise", "style", "missed", "right_category", "right_style"} <= set(first)
+    assert "critic" not in first
+
+
+class TestMissed:
+    wanted = train_hole_reader.Reading(torch.tensor([3, 5]), torch.tensor([1, 0]), torch.tensor([-1, 2]))
+
+    def read(self, *, style):
+        sizes = len(labels()) + 1, len(STYLES), len(COLOURS) + 1
+        logits = [torch.full((2, size), -20.0) for size in sizes]
+        for row, answers in zip(logits, ([3, 5], style, [0, 2]), strict=True):
+            row[torch.arange(2), torch.tensor(answers)] = 20.0
+        return train_hole_reader.Reading(*logits)
+
+    def test_a_right_reading_misses_nothing_and_a_colour_not_asked_for_does_not_count(self):
+        assert refine_branch.missed(self.read(style=[1, 0]), self.wanted).item() == pytest.approx(0, abs=1e-6)
+
+    def test_a_wrong_style_weighs_as_said(self):
+        wrong = refine_branch.missed(self.read(style=[1, 3]), self.wanted).item()
+        assert wrong == pytest.approx(refine_branch.STYLE * 40 / 2, rel=1e-3)
+
+
+def test_wishes_are_the_train_split_s_without_held_out_combinations(painting):
+    encoder, encode_text, _ = painting
+    wishes = refine_branch.make_wishes(8, encoder, encode_text)
+    problems = [hole_problem("train", index, seed=refine_branch.WORLD) for index in range(8)]
+    kept = [problem for problem in problems if not problem.held_out]
+    assert len(wishes) == len(kept) < 8
+    for index, problem in enumerate(kept):
+        assert labels()[wishes.answers.category[index]] == problem.label
+        assert STYLES[wishes.answers.style[index]] == problem.style
+        expected = encode_text([problem.prompt]).tokens[0]
+        torch.testing.assert_close(wishes.texts[wishes.text[index]], expected)
+
+
+def test_a_drawing_starts_from_noise_and_ends_near_a_picture(painting):
+    encoder, encode_text, painter = painting
+    wishes = refine_branch.make_wishes(2, encoder, encode_text)
+    states, timesteps = painter.draw(wishes, torch.Generator().manual_seed(0))
+    assert states.shape == (refine_branch.STEPS, 2, 4, 16, 16)
+    assert timesteps.tolist() == sorted(timesteps.tolist(), reverse=True)
+    assert states[0].std().item() == pytest.approx(1, abs=0.1)
+    assert not states.requires_grad
+
+
+def test_the_reward_s_gradient_reaches_the_branch_and_neither_reader_nor_backbone(painting, reader):
+    encoder, encode_text, painter = painting
+    wishes = refine_branch.make_wishes(2, encoder, encode_text)
+    loaded = train_hole_reader.load_reader(reader)
+    error, read = refine_branch.reward_loss(painter, [loaded], wishes, torch.Generator().manual_seed(0))
+    error.backward()
+    assert painter.models.branch.conv_in.weight.grad.abs().max() > 0
+    frozen = [*painter.models.unet.parameters(), *loaded.parameters()]
+    assert all(parameter.grad is None for parameter in frozen)
+    assert 0 <= read["right_style"] <= 1
+
+
+@pytest.fixture
+def painting():
+    """Encoders of pictures and of texts, and a painter, of the embedded models."""
+    config = refine_branch.configuration("sticker", 2)
+    backbone = Backbone(config, "cpu")
+    encoder, encode_text = build_encoders(backbone, config, Faults(1, 0.0))
+    return encoder, encode_text, refine_branch.build_painter(config, backbone, encode_text)
 
 
 def test_the_annotators_recipe_writes_both_networks(tmp_path, monkeypatch):
