@@ -57,12 +57,19 @@ def test_it_says_where_everything_comes_from_and_reads_no_weights(
     assert fresh["backbone"] == str(own)
     assert fresh["branch"] == "new, from backbone weights"
     assert fresh["style VGG"] == "folded, vgg.safetensors, which is not there"
+    assert fresh["critic"] == "none"
     assert fresh["latent cache"] == "none"
     assert fresh["networks frozen beside the branch"] == "unet, vae, text_encoder"
     cached = dry_run(capsys, tmp_path, *own_words, "--set", "data.cache_dir=cache", "--set", "loss.delta=0")
     assert cached["latent cache"] == "cache"
     assert cached["style VGG"] == "none"
     assert cached["networks frozen beside the branch"] == "unet"
+
+
+def test_it_names_the_critic_of_the_adversarial_loss(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dry_run(capsys, tmp_path, "--recipe", "sticker")["critic"] == "new, 96 channels"
 
 
 def test_memory_follows_from_how_weights_are_held(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,7 @@ def plan(config: TrainConfig) -> dict[str, Any]:
         "backbone": str(path),
         "branch": config.branch.start_from or f"new, from {config.branch.initialise} weights",
         "style VGG": _style_vgg(config),
+        "critic": f"new, {config.critic.width} channels" if config.loss.adversarial > 0 else "none",
         "data": data.source,
         "latent cache": _cache(config),
         "records": records,
