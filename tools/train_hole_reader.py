@@ -13,6 +13,7 @@ process a core:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -98,6 +99,9 @@ class ReadableHoles:
 
     answers: Reading
 
+    def __len__(self) -> int:
+        return len(self.latents)
+
     def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor, Reading]:
         return self.latents[index], self.holes[index], Reading(*(answer[index] for answer in self.answers))
 
@@ -128,11 +132,11 @@ def read_hole(thing: Sprite | None) -> tuple[int, int, int]:
 
 
 @torch.no_grad()
-def encoded_holes(vae: AutoencoderKL, count: int, silent: bool = False) -> ReadableHoles:
-    """The first `count` readable holes."""
+def encoded_holes(vae: AutoencoderKL, numbers: Sequence[int], silent: bool = False) -> ReadableHoles:
+    """The readable holes of these numbers."""
     latents, holes, answers = [], [], []
-    for start in tqdm(range(0, count, 64), desc="encoding", unit="batch", disable=silent):
-        pictures, cut, things = zip(*map(readable_hole, range(start, min(start + 64, count))), strict=True)
+    for start in tqdm(range(0, len(numbers), 64), desc="encoding", unit="batch", disable=silent):
+        pictures, cut, things = zip(*map(readable_hole, numbers[start : start + 64]), strict=True)
         encoded = encode_latents(vae, to_tensor(np.stack(pictures)))
         latents.append(encoded)
         cells = torch.from_numpy(np.stack(cut))[:, None].float()
@@ -202,19 +206,22 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     rank, workers = join_workers()
     vae = AutoencoderKL.from_pretrained(arguments.vae, torch_dtype=torch.float32).eval()
-    material = encoded_holes(vae.to(memory_format=torch.channels_last), arguments.holes, silent=rank > 0)
+    vae = vae.to(memory_format=torch.channels_last)
     learned = arguments.holes - min(VALIDATION_HOLES, arguments.holes // 2)
+    material = encoded_holes(vae, range(rank, learned, workers), silent=rank > 0)
     reader = HoleReader().to(memory_format=torch.channels_last)
     run = TrainingRun(arguments.out, reader, minutes=arguments.minutes, rate=2e-3)
     for step in run.steps():
         generator = torch_generator(arguments.seed, f"hole-reader/{rank}", step)
-        latents, hole, right = material[torch.randint(learned, (BATCH // workers,), generator=generator)]
+        chosen = torch.randint(len(material), (BATCH // workers,), generator=generator)
+        latents, hole, right = material[chosen]
         run.update(*loss(reader(disturbed(latents, generator), hole), right))
     if rank:
         return
     trained = run.averaged()
     save_reader(trained, arguments.out / "reader")
-    latents, hole, right = material[torch.arange(learned, arguments.holes)]
+    unseen = encoded_holes(vae, range(learned, arguments.holes))
+    latents, hole, right = unseen[torch.arange(len(unseen))]
     with torch.no_grad():
         print({name: round(share.item(), 4) for name, share in shares(trained(latents, hole), right).items()})
 
