@@ -8,7 +8,9 @@ does not. So here the noisy latents come from the branch's own drawings, guided 
 that are asked for at random; no gradient goes through the steps. Some steps of each drawing are taken again
 with a gradient, and readers of `train_hole_reader.py` say of the clean latents predicted there how far they
 are from the object and colour asked for and from the scene's style (Xu et al. 2023, arXiv 2304.05977); two
-readers are harder to please by mistake than one.
+readers are harder to please by mistake than one. A critic, which is trained along, compares the same latents
+with those of pictures in which the sticker world itself has put what is asked for, so that they look drawn
+and not only read well.
 The joint objective on training pictures goes on beside it, so that the branch stays true to them. Held-out
 combinations are never asked for. The state is saved every two minutes; running again goes on. On a CPU use a
 process a core:
@@ -27,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 from train_autoencoder import to_tensor
@@ -39,10 +41,12 @@ from mtadiffusion.inpaint.guidance import guided
 from mtadiffusion.models.autoencoders import encode_latents
 from mtadiffusion.models.conditioning import branch_input, latent_known, masked_image
 from mtadiffusion.models.injection import BranchInjection
+from mtadiffusion.models.latent_vgg import LatentVGG
 from mtadiffusion.recipes import sticker
 from mtadiffusion.seeding import stream_seed, torch_generator
 from mtadiffusion.stickers.assets import STYLES, labels
 from mtadiffusion.stickers.colours import COLOURS
+from mtadiffusion.stickers.controls import answer
 from mtadiffusion.stickers.problems import HoleProblem, hole_problem
 from mtadiffusion.stickers.sampling import BRANCH_GUIDANCE
 from mtadiffusion.stickers.scenes import SceneWorld
@@ -51,8 +55,9 @@ from mtadiffusion.train.batches import EncodedBatches, encoded_pictures
 from mtadiffusion.train.dataset import TrainingSamples
 from mtadiffusion.train.encoding import LatentEncoder, PromptEncoder, build_encoders
 from mtadiffusion.train.faults import Faults
+from mtadiffusion.train.losses import adversarial_losses
 from mtadiffusion.train.noise_schedule import NoiseSchedule
-from mtadiffusion.train.setup import build_branch, build_style_vgg
+from mtadiffusion.train.setup import build_branch, build_critic, build_style_vgg
 from mtadiffusion.train.step import StepModels, training_step
 
 WORLD = 11
@@ -67,8 +72,11 @@ TAKEN_AGAIN = 4
 REWARD = 0.3
 """Weight of what the reader misses, beside the joint objective."""
 
-STYLE, COLOUR = 2.5, 1.0
+STYLE, COLOUR = 2.0, 0.5
 """Weights of a missed style and colour, where a missed object weighs 1."""
+
+ADVERSARIAL = 0.15
+"""Weight of what the critic misses, beside the joint objective."""
 
 READING_NOISE = 0.15
 """Standard deviation of noise on what is read, so that no pattern too fine to be seen pleases the reader."""
@@ -80,6 +88,9 @@ class Wishes:
 
     masked_latents: Tensor
     """(N, 4, h, w)"""
+
+    latents: Tensor
+    """Of the pictures with what is wanted in their holes, (N, 4, h, w)."""
 
     known: Tensor
     """(N, 1, h, w), 1 = known."""
@@ -100,6 +111,7 @@ class Wishes:
         return replace(
             self,
             masked_latents=self.masked_latents[index],
+            latents=self.latents[index],
             known=self.known[index],
             text=self.text[index],
             answers=Reading(*(answer[index] for answer in self.answers)),
@@ -111,20 +123,23 @@ def make_wishes(
     count: int, encoder: LatentEncoder, encode_text: PromptEncoder, rank: int = 0, workers: int = 1
 ) -> Wishes:
     """This worker's share of the first `count` problems of the train split, without held-out combinations."""
-    masked, known, prompts, answers = [], [], [], []
+    pictures, known, prompts, answers = [], [], [], []
     for index in tqdm(range(rank, count, workers), desc="wishes", unit="hole", disable=rank > 0):
         problem = hole_problem("train", index, seed=WORLD)
         if problem.held_out:
             continue
         hole = torch.from_numpy(problem.hole)[None, None].float()
-        picture = masked_image(to_tensor(problem.scene.record.image[None]), hole, encoder.hole_fill)
-        masked.append(encode_latents(encoder.vae, picture))
-        known.append(latent_known(hole, masked[-1].shape[-2:], "any"))
+        whole = to_tensor(answer(problem)[None])
+        pair = torch.cat([masked_image(whole, hole, encoder.hole_fill), whole])
+        pictures.append(encode_latents(encoder.vae, pair))
+        known.append(latent_known(hole, pictures[-1].shape[-2:], "any"))
         prompts.append(problem.prompt)
         answers.append(_wanted(problem))
     distinct = sorted(set(prompts))
+    masked, latents = torch.stack(pictures, dim=1)
     return Wishes(
-        masked_latents=torch.cat(masked),
+        masked_latents=masked,
+        latents=latents,
         known=torch.cat(known),
         texts=torch.cat([encode_text([prompt]).tokens for prompt in distinct]),
         text=torch.tensor(np.searchsorted(distinct, prompts)),
@@ -181,30 +196,47 @@ def missed(read: Reading, wanted: Reading) -> Tensor:
     return errors[0] + STYLE * errors[1] + COLOUR * errors[2]
 
 
-def reward_loss(
-    painter: Painter, readers: Sequence[HoleReader], wishes: Wishes, generator: torch.Generator
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """What readers miss, on average, in latents predicted on the way of drawings; the last one's shares of
-    right categories and styles."""
+def taken_again(painter: Painter, wishes: Wishes, generator: torch.Generator) -> tuple[Tensor, Wishes]:
+    """Clean latents (N, 4, h, w), predicted on the way of drawings, with a gradient, and the wish that each
+    belongs to; neighbours belong to different ones."""
     states, timesteps = painter.draw(wishes, generator)
     order = torch.rand(len(wishes), STEPS - 1, generator=generator).argsort(dim=1) + 1
-    steps = order[:, :TAKEN_AGAIN].reshape(-1)
-    holes = torch.arange(len(wishes)).repeat_interleave(TAKEN_AGAIN)
+    steps = order[:, :TAKEN_AGAIN].T.reshape(-1)
+    holes = torch.arange(len(wishes)).repeat(TAKEN_AGAIN)
     noisy, again, at = states[steps, holes], wishes[holes], timesteps[steps]
     prediction = painter.predict(noisy, at, again)
-    clean, _ = painter.models.schedule.split_prediction(noisy, prediction, at)
+    return painter.models.schedule.split_prediction(noisy, prediction, at)[0], again
+
+
+def reward_loss(
+    readers: Sequence[HoleReader], clean: Tensor, wishes: Wishes, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What readers miss, on average, in clean latents (N, 4, h, w); the last one's shares of right categories
+    and styles."""
     errors = []
     for reader in readers:
         noise = torch.randn(clean.shape, generator=generator)
-        read = reader(clean + READING_NOISE * noise, 1 - again.known)
-        errors.append(missed(read, again.answers))
-    right = shares(read, again.answers)
+        read = reader(clean + READING_NOISE * noise, 1 - wishes.known)
+        errors.append(missed(read, wishes.answers))
+    right = shares(read, wishes.answers)
     shown = {f"right_{name}": right[name] for name in ("category", "style")}  # not all ask for a colour
     return torch.stack(errors).mean(), shown
 
 
+def critic_losses(
+    models: StepModels, clean: Tensor, wishes: Wishes, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """What the critic misses in clean latents (N, 4, h, w), and its own loss; `train.losses` has both."""
+    hole = 1 - wishes.known
+    strength = models.critic_noise * torch.rand(len(clean), 1, 1, 1, generator=generator)
+    blur = strength * torch.randn(clean.shape, generator=generator)
+    drawn = hole * clean + (1 - hole) * wishes.latents
+    texts = wishes.texts[wishes.text]
+    return adversarial_losses(models.critic, models.vgg, drawn + blur, wishes.latents + blur, hole, texts)
+
+
 def configuration(branch: str, batch: int) -> TrainConfig:
-    """The branch's own recipe; the critic, who would have to start anew, is left out."""
+    """The branch's own recipe; its adversarial loss is left out, the critic looks at drawings here."""
     recipe = sticker()
     return replace(
         recipe,
@@ -215,14 +247,27 @@ def configuration(branch: str, batch: int) -> TrainConfig:
     )
 
 
-def build_painter(config: TrainConfig, backbone: Backbone, encode_text: PromptEncoder) -> Painter:
-    """The painter of a configuration's branch, which learns, and its backbone; without a VGG."""
+class Learners(nn.Module):
+    """What is trained."""
+
+    def __init__(self, branch: nn.Module, critic: nn.Module) -> None:
+        super().__init__()
+        self.branch, self.critic = branch, critic
+
+
+def build_painter(
+    config: TrainConfig, backbone: Backbone, encode_text: PromptEncoder, vgg: LatentVGG
+) -> Painter:
+    """The painter of a configuration's branch, which learns, and its backbone; with an untrained critic."""
     unet = backbone.unet.to(memory_format=torch.channels_last)
     models = StepModels(
         branch=build_branch(config, unet).to(memory_format=torch.channels_last),
         unet=unet,
         injection=BranchInjection(unet),
         schedule=NoiseSchedule.from_scheduler(backbone.scheduler),
+        vgg=vgg,
+        critic=build_critic(config, unet, vgg),
+        critic_noise=config.critic.noise,
     )
     negative = encode_text([""]).tokens
     return Painter(models=models, scheduler=copy.deepcopy(backbone.scheduler), negative=negative)
@@ -251,13 +296,12 @@ def main() -> None:
     batches = EncodedBatches(samples, encoder, encode_text, config.data.empty_prompt, faults)
     shown = encoded_pictures(samples, encoder, config.style_vgg.calibration_images)
     vgg = build_style_vgg(config.style_vgg, config.seed, shown[0], 2 * shown[1] - 1).requires_grad_(False)
-    painter = build_painter(config, backbone, encode_text)
-    models = replace(painter.models, vgg=vgg)
+    painter = build_painter(config, backbone, encode_text, vgg)
+    models = painter.models
     wishes = make_wishes(arguments.holes, encoder, encode_text, rank, workers)
     readers = [load_reader(folder).to(memory_format=torch.channels_last) for folder in arguments.readers]
-    run = TrainingRun(
-        arguments.out, models.branch, minutes=arguments.minutes, rate=arguments.rate, average=0.99
-    )
+    learners = Learners(models.branch, models.critic)
+    run = TrainingRun(arguments.out, learners, minutes=arguments.minutes, rate=arguments.rate, average=0.99)
     for step in run.steps():
         first = (step * workers + rank) * config.batch_size
         numbers = range(first, first + config.batch_size)
@@ -265,11 +309,14 @@ def main() -> None:
         joint = training_step(models, batches.batch(numbers), config.loss, own)
         generator = torch_generator(0, f"refine/{rank}", step)
         chosen = torch.randint(len(wishes), (arguments.drawings // workers,), generator=generator)
-        error, read = reward_loss(painter, readers, wishes[chosen], generator)
-        terms = {**joint.terms, "missed": error, **read}
-        run.update(joint.total + REWARD * error, {name: value.detach() for name, value in terms.items()})
+        clean, wanted = taken_again(painter, wishes[chosen], generator)
+        error, read = reward_loss(readers, clean, wanted, generator)
+        unlike, critical = critic_losses(models, clean, wanted, generator)
+        terms = {**joint.terms, "missed": error, **read, "adversarial": unlike, "critic": critical}
+        total = joint.total + REWARD * error + ADVERSARIAL * unlike + critical
+        run.update(total, {name: value.detach() for name, value in terms.items()})
     if rank == 0:
-        run.averaged().save_pretrained(arguments.out / "branch")
+        run.averaged().branch.save_pretrained(arguments.out / "branch")
 
 
 if __name__ == "__main__":

@@ -23,13 +23,16 @@ import train_latent_vgg
 import training_run
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file
+from train_autoencoder import to_tensor
 from training_run import TrainingRun
 
+from mtadiffusion.models.autoencoders import encode_latents
 from mtadiffusion.models.latent_vgg import LatentVGG
-from mtadiffusion.models.registry import load_branch, resolve_branch
+from mtadiffusion.models.registry import load_branch, resolve_branch, resolve_style_vgg
 from mtadiffusion.stickers.assets import STYLES, labels
 from mtadiffusion.stickers.attributes import AttributeNet
 from mtadiffusion.stickers.colours import COLOURS
+from mtadiffusion.stickers.controls import answer
 from mtadiffusion.stickers.instances import InstanceNet
 from mtadiffusion.stickers.problems import hole_problem
 from mtadiffusion.stickers.scenes import SceneWorld, is_held_out
@@ -225,8 +228,9 @@ def test_refining_changes_the_branch_alone_and_logs_what_the_reader_missed(reade
     assert before.config == {**after.config, "_name_or_path": before.config["_name_or_path"]}
     assert not torch.equal(before.conv_in.weight, after.conv_in.weight)
     first = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])
-    assert {"noise", "style", "missed", "right_category", "right_style"} <= set(first)
-    assert "critic" not in first
+    assert {"noise", "style", "missed", "right_category", "right_style", "adversarial", "critic"} <= set(
+        first
+    )
 
 
 class TestMissed:
@@ -270,16 +274,47 @@ def test_a_drawing_starts_from_noise_and_ends_near_a_picture(painting):
     assert not states.requires_grad
 
 
+def test_a_wish_comes_with_a_picture_that_answers_it(painting):
+    encoder, encode_text, _ = painting
+    wishes = refine_branch.make_wishes(8, encoder, encode_text)
+    problem = next(p for p in (hole_problem("train", i, seed=refine_branch.WORLD) for i in range(8)))
+    expected = encode_latents(encoder.vae, to_tensor(answer(problem)[None]))
+    torch.testing.assert_close(wishes.latents[:1], expected, rtol=0, atol=1e-4)
+
+
+def test_neighbours_among_what_is_taken_again_belong_to_different_wishes(painting):
+    encoder, encode_text, painter = painting
+    wishes = refine_branch.make_wishes(3, encoder, encode_text)
+    clean, again = refine_branch.taken_again(painter, wishes, torch.Generator().manual_seed(0))
+    assert len(clean) == len(again) == refine_branch.TAKEN_AGAIN * len(wishes)
+    assert (again.masked_latents != again.masked_latents.roll(1, 0)).flatten(1).any(1).all()
+
+
 def test_the_reward_s_gradient_reaches_the_branch_and_neither_reader_nor_backbone(painting, reader):
     encoder, encode_text, painter = painting
     wishes = refine_branch.make_wishes(2, encoder, encode_text)
-    loaded = train_hole_reader.load_reader(reader)
-    error, read = refine_branch.reward_loss(painter, [loaded], wishes, torch.Generator().manual_seed(0))
+    loaded, generator = train_hole_reader.load_reader(reader), torch.Generator().manual_seed(0)
+    clean, again = refine_branch.taken_again(painter, wishes, generator)
+    error, read = refine_branch.reward_loss([loaded], clean, again, generator)
     error.backward()
     assert painter.models.branch.conv_in.weight.grad.abs().max() > 0
     frozen = [*painter.models.unet.parameters(), *loaded.parameters()]
     assert all(parameter.grad is None for parameter in frozen)
     assert 0 <= read["right_style"] <= 1
+
+
+def test_branch_and_critic_learn_from_a_loss_of_their_own_each(painting):
+    encoder, encode_text, painter = painting
+    wishes = refine_branch.make_wishes(2, encoder, encode_text)
+    generator = torch.Generator().manual_seed(0)
+    clean, again = refine_branch.taken_again(painter, wishes, generator)
+    unlike, critical = refine_branch.critic_losses(painter.models, clean, again, generator)
+    branch, critic = list(painter.models.branch.parameters()), list(painter.models.critic.parameters())
+    pulled = [
+        any(g is not None for g in torch.autograd.grad(loss, of, retain_graph=True, allow_unused=True))
+        for loss, of in ((unlike, branch), (critical, critic), (critical, branch))
+    ]
+    assert pulled == [True, True, False]
 
 
 @pytest.fixture
@@ -288,7 +323,9 @@ def painting():
     config = refine_branch.configuration("sticker", 2)
     backbone = Backbone(config, "cpu")
     encoder, encode_text = build_encoders(backbone, config, Faults(1, 0.0))
-    return encoder, encode_text, refine_branch.build_painter(config, backbone, encode_text)
+    vgg = LatentVGG.from_pretrained(resolve_style_vgg("sticker"), torch_dtype=torch.float32)
+    vgg.eval().requires_grad_(False)
+    return encoder, encode_text, refine_branch.build_painter(config, backbone, encode_text, vgg)
 
 
 def test_the_annotators_recipe_writes_both_networks(tmp_path, monkeypatch):
