@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -35,6 +36,9 @@ LOGS = (
     "reader-1",
     "refined",
 )
+LOG_NAMES = "training.jsonl", "log.jsonl"
+"""Of the recipes of this folder, and of `mta train`."""
+
 LOG_ROWS = 200
 
 
@@ -83,9 +87,9 @@ def main() -> None:
         if (runs / folder).is_dir():
             install(runs / folder, WEIGHTS / name)
             print(f"installed {WEIGHTS / name}")
-    for name in LOGS:
-        if (log := runs / name / "training.jsonl").is_file():
-            install_log(log, WEIGHTS / "logs" / f"{name}.jsonl")
+    for name, log in product(LOGS, LOG_NAMES):
+        if (runs / name / log).is_file():
+            install_log(runs / name / log, WEIGHTS / "logs" / f"{name}.jsonl")
 
 
 if __name__ == "__main__":

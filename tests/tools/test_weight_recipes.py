@@ -355,6 +355,16 @@ def test_installed_weights_are_half_precision(autoencoder, tmp_path):
     assert {tensor.dtype for tensor in installed.values()} == {torch.float16}
 
 
+def test_logs_of_recipes_and_of_mta_train_are_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(install_weights, "WEIGHTS", tmp_path / "weights")
+    for place in ("base/training.jsonl", "branch/log.jsonl"):
+        log = tmp_path / "runs" / place
+        log.parent.mkdir(parents=True)
+        log.write_text('{"step": 1}\n')
+    run(monkeypatch, install_weights, tmp_path / "runs")
+    assert {path.name for path in (tmp_path / "weights/logs").iterdir()} == {"base.jsonl", "branch.jsonl"}
+
+
 def test_installed_configurations_do_not_tell_where_they_were_made(autoencoder, tmp_path):
     AutoencoderKL.from_pretrained(autoencoder).save_pretrained(tmp_path / "made")
     assert str(autoencoder) in (tmp_path / "made/config.json").read_text()
