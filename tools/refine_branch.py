@@ -11,9 +11,10 @@ are from the object and colour asked for and from the scene's style (Xu et al. 2
 readers are harder to please by mistake than one. A critic, which is trained along, compares the same latents
 with those of pictures in which the sticker world itself has put what is asked for, so that they look drawn
 and not only read well.
+
 The joint objective on training pictures goes on beside it, so that the branch stays true to them. Held-out
-combinations are never asked for. The state is saved every two minutes; running again goes on. On a CPU use a
-process a core:
+combinations are never asked for. Drawings depend on the number of processes. The state is saved every two
+minutes; running again goes on. On a CPU use a process a core:
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 tools/refine_branch.py runs/branch/branch ...
 """
@@ -34,7 +35,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from train_autoencoder import to_tensor
 from train_hole_reader import UNKNOWN, HoleReader, Reading, load_reader, shares
-from training_run import TrainingRun, join_workers
+from training_run import TrainingRun, join_workers, own_share
 
 from mtadiffusion.config import TrainConfig
 from mtadiffusion.inpaint.guidance import guided
@@ -43,22 +44,23 @@ from mtadiffusion.models.conditioning import branch_input, latent_known, masked_
 from mtadiffusion.models.injection import BranchInjection
 from mtadiffusion.models.latent_vgg import LatentVGG
 from mtadiffusion.recipes import sticker
-from mtadiffusion.seeding import stream_seed, torch_generator
+from mtadiffusion.seeding import torch_generator
 from mtadiffusion.stickers.assets import STYLES, labels
 from mtadiffusion.stickers.colours import COLOURS
-from mtadiffusion.stickers.controls import answer
+from mtadiffusion.stickers.controls import answered_picture
 from mtadiffusion.stickers.problems import HoleProblem, hole_problem
 from mtadiffusion.stickers.sampling import BRANCH_GUIDANCE
 from mtadiffusion.stickers.scenes import SceneWorld
 from mtadiffusion.train.backbone import Backbone
 from mtadiffusion.train.batches import EncodedBatches, encoded_pictures
+from mtadiffusion.train.checkpoint import publish_folder
 from mtadiffusion.train.dataset import TrainingSamples
 from mtadiffusion.train.encoding import LatentEncoder, PromptEncoder, build_encoders
 from mtadiffusion.train.faults import Faults
 from mtadiffusion.train.losses import adversarial_losses
 from mtadiffusion.train.noise_schedule import NoiseSchedule
 from mtadiffusion.train.setup import build_branch, build_critic, build_style_vgg
-from mtadiffusion.train.step import StepModels, training_step
+from mtadiffusion.train.step import StepModels, blurring_noise, training_step
 
 WORLD = 11
 """Seed of the scenes whose holes are filled."""
@@ -70,7 +72,7 @@ TAKEN_AGAIN = 4
 """How many of a drawing's steps are taken again with a gradient; never the first, which has seen nothing."""
 
 REWARD = 0.3
-"""Weight of what the reader misses, beside the joint objective."""
+"""Weight of what the readers miss, beside the joint objective."""
 
 STYLE, COLOUR = 2.0, 0.5
 """Weights of a missed style and colour, where a missed object weighs 1."""
@@ -79,7 +81,7 @@ ADVERSARIAL = 0.15
 """Weight of what the critic misses, beside the joint objective."""
 
 READING_NOISE = 0.15
-"""Standard deviation of noise on what is read, so that no pattern too fine to be seen pleases the reader."""
+"""Standard deviation of noise on what is read, so that no pattern too fine to be seen pleases a reader."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +126,12 @@ def make_wishes(
 ) -> Wishes:
     """This worker's share of the first `count` problems of the train split, without held-out combinations."""
     pictures, known, prompts, answers = [], [], [], []
-    for index in tqdm(range(rank, count, workers), desc="wishes", unit="hole", disable=rank > 0):
+    for index in tqdm(own_share(count, rank, workers), desc="wishes", unit="hole", disable=rank > 0):
         problem = hole_problem("train", index, seed=WORLD)
         if problem.held_out:
             continue
         hole = torch.from_numpy(problem.hole)[None, None].float()
-        whole = to_tensor(answer(problem)[None])
+        whole = to_tensor(answered_picture(problem)[None])
         pair = torch.cat([masked_image(whole, hole, encoder.hole_fill), whole])
         pictures.append(encode_latents(encoder.vae, pair))
         known.append(latent_known(hole, pictures[-1].shape[-2:], "any"))
@@ -211,16 +213,17 @@ def taken_again(painter: Painter, wishes: Wishes, generator: torch.Generator) ->
 def reward_loss(
     readers: Sequence[HoleReader], clean: Tensor, wishes: Wishes, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What readers miss, on average, in clean latents (N, 4, h, w); the last one's shares of right categories
-    and styles."""
-    errors = []
+    """What readers miss in clean latents (N, 4, h, w), and their shares of right categories and styles; means
+    over the readers."""
+    errors, right = [], []
     for reader in readers:
         noise = torch.randn(clean.shape, generator=generator)
         read = reader(clean + READING_NOISE * noise, 1 - wishes.known)
         errors.append(missed(read, wishes.answers))
-    right = shares(read, wishes.answers)
-    shown = {f"right_{name}": right[name] for name in ("category", "style")}  # not all ask for a colour
-    return torch.stack(errors).mean(), shown
+        right.append(shares(read, wishes.answers))
+    shown = ("category", "style")  # not all wishes ask for a colour
+    means = {f"right_{name}": torch.stack([one[name] for one in right]).mean() for name in shown}
+    return torch.stack(errors).mean(), means
 
 
 def critic_losses(
@@ -228,8 +231,7 @@ def critic_losses(
 ) -> tuple[Tensor, Tensor]:
     """What the critic misses in clean latents (N, 4, h, w), and its own loss; `train.losses` has both."""
     hole = 1 - wishes.known
-    strength = models.critic_noise * torch.rand(len(clean), 1, 1, 1, generator=generator)
-    blur = strength * torch.randn(clean.shape, generator=generator)
+    blur = blurring_noise(clean, models.critic_noise, [generator] * len(clean))
     drawn = hole * clean + (1 - hole) * wishes.latents
     texts = wishes.texts[wishes.text]
     return adversarial_losses(models.critic, models.vgg, drawn + blur, wishes.latents + blur, hole, texts)
@@ -248,7 +250,7 @@ def configuration(branch: str, batch: int) -> TrainConfig:
 
 
 class Learners(nn.Module):
-    """What is trained."""
+    """What is trained; both are clipped together and have one learning rate."""
 
     def __init__(self, branch: nn.Module, critic: nn.Module) -> None:
         super().__init__()
@@ -273,6 +275,61 @@ def build_painter(
     return Painter(models=models, scheduler=copy.deepcopy(backbone.scheduler), negative=negative)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """What a step needs beside its number."""
+
+    painter: Painter
+    readers: Sequence[HoleReader]
+    wishes: Wishes
+    batches: EncodedBatches
+    config: TrainConfig
+    drawings: int
+    """A step and process."""
+
+    rank: int
+    workers: int
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of this process's share of a step, and its terms (docs/method.md, "learning from own
+        drawings")."""
+        models, batch_size = self.painter.models, self.config.batch_size
+        first = (step * self.workers + self.rank) * batch_size
+        numbers = range(first, first + batch_size)
+        own = [torch_generator(0, "refine/noise", number) for number in numbers]
+        joint = training_step(models, self.batches.batch(numbers), self.config.loss, own)
+        generator = torch_generator(0, f"refine/{self.rank}", step)
+        chosen = torch.randint(len(self.wishes), (self.drawings,), generator=generator)
+        clean, wanted = taken_again(self.painter, self.wishes[chosen], generator)
+        error, right = reward_loss(self.readers, clean, wanted, generator)
+        adversarial, critic = critic_losses(models, clean, wanted, generator)
+        total = joint.total + REWARD * error + ADVERSARIAL * adversarial + critic
+        terms = {**joint.terms, "missed": error, **right, "adversarial": adversarial, "critic": critic}
+        return total, {name: value.detach() for name, value in terms.items()}
+
+
+def prepare(arguments: argparse.Namespace, rank: int, workers: int) -> Refinement:
+    """Load and encode what the arguments name."""
+    readers = [load_reader(folder).to(memory_format=torch.channels_last) for folder in arguments.readers]
+    config = configuration(arguments.branch, arguments.batch // workers)
+    backbone, faults = Backbone(config, "cpu"), Faults(config.data.records, config.data.max_damaged)
+    world = SceneWorld(split="train", size=config.data.size, length=config.data.records)
+    samples = TrainingSamples(world, config.data, config.seed)
+    encoder, encode_text = build_encoders(backbone, config, faults)
+    latents, colours = encoded_pictures(samples, encoder, config.style_vgg.calibration_images)
+    vgg = build_style_vgg(config.style_vgg, config.seed, latents, 2 * colours - 1).requires_grad_(False)
+    return Refinement(
+        painter=build_painter(config, backbone, encode_text, vgg),
+        readers=readers,
+        wishes=make_wishes(arguments.holes, encoder, encode_text, rank, workers),
+        batches=EncodedBatches(samples, encoder, encode_text, config.data.empty_prompt, faults),
+        config=config,
+        drawings=arguments.drawings // workers,
+        rank=rank,
+        workers=workers,
+    )
+
+
 def main() -> None:
     """Parse, refine, export `OUT/branch`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -281,42 +338,27 @@ def main() -> None:
     parser.add_argument("readers", type=Path, nargs="+", metavar="reader")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--holes", type=int, default=12_000, help="problems to draw wishes from")
-    parser.add_argument("--drawings", type=int, default=8, help="a step")
+    parser.add_argument("--drawings", type=int, default=8, help="a step; two a process at least")
     parser.add_argument("--batch", type=int, default=16, help="training pictures a step")
     parser.add_argument("--rate", type=float, default=3e-4)
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
     rank, workers = join_workers()
-    config = configuration(arguments.branch, arguments.batch // workers)
-    backbone, faults = Backbone(config, "cpu"), Faults(config.data.records, config.data.max_damaged)
-    world = SceneWorld(split="train", size=config.data.size, length=config.data.records)
-    samples = TrainingSamples(world, config.data, config.seed)
-    encoder, encode_text = build_encoders(backbone, config, faults)
-    batches = EncodedBatches(samples, encoder, encode_text, config.data.empty_prompt, faults)
-    shown = encoded_pictures(samples, encoder, config.style_vgg.calibration_images)
-    vgg = build_style_vgg(config.style_vgg, config.seed, shown[0], 2 * shown[1] - 1).requires_grad_(False)
-    painter = build_painter(config, backbone, encode_text, vgg)
-    models = painter.models
-    wishes = make_wishes(arguments.holes, encoder, encode_text, rank, workers)
-    readers = [load_reader(folder).to(memory_format=torch.channels_last) for folder in arguments.readers]
+    if arguments.drawings < 2 * workers or arguments.drawings % workers or arguments.batch % workers:
+        parser.error(
+            f"--drawings and --batch must be multiples of the {workers} processes, two drawings each"
+        )
+    refinement = prepare(arguments, rank, workers)
+    models = refinement.painter.models
     learners = Learners(models.branch, models.critic)
     run = TrainingRun(arguments.out, learners, minutes=arguments.minutes, rate=arguments.rate, average=0.99)
     for step in run.steps():
-        first = (step * workers + rank) * config.batch_size
-        numbers = range(first, first + config.batch_size)
-        own = [torch.Generator().manual_seed(stream_seed(0, "refine/noise", number)) for number in numbers]
-        joint = training_step(models, batches.batch(numbers), config.loss, own)
-        generator = torch_generator(0, f"refine/{rank}", step)
-        chosen = torch.randint(len(wishes), (arguments.drawings // workers,), generator=generator)
-        clean, wanted = taken_again(painter, wishes[chosen], generator)
-        error, read = reward_loss(readers, clean, wanted, generator)
-        unlike, critical = critic_losses(models, clean, wanted, generator)
-        terms = {**joint.terms, "missed": error, **read, "adversarial": unlike, "critic": critical}
-        total = joint.total + REWARD * error + ADVERSARIAL * unlike + critical
-        run.update(total, {name: value.detach() for name, value in terms.items()})
+        run.update(*refinement.loss(step))
     if rank == 0:
-        run.averaged().branch.save_pretrained(arguments.out / "branch")
+        fresh = arguments.out / ".branch"
+        run.averaged().branch.save_pretrained(fresh)
+        publish_folder(fresh, arguments.out / "branch")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Train the reader: says from latents what lies in a hole, in which art style and of which colour.
 
-    python tools/train_hole_reader.py runs/autoencoder/vae runs/reader --minutes 12
+    python tools/train_hole_reader.py runs/decoder/vae runs/reader-0 --minutes 12
 
 The branch is refined by what it reads (`refine_branch.py`). The judge that measures is another network, which
 sees pixels and never meets a generator. Most objects here lie on a background of another style, so that the
 style is read off the object. The state is saved every two minutes; running again goes on. On a CPU use a
 process a core:
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 tools/train_hole_reader.py runs/autoencoder/vae ...
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 tools/train_hole_reader.py runs/decoder/vae ...
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 from train_autoencoder import to_tensor
-from training_run import TrainingRun, join_workers
+from training_run import TrainingRun, join_workers, own_share
 
 from mtadiffusion.models.autoencoders import encode_latents
 from mtadiffusion.models.conditioning import latent_known
@@ -123,7 +123,7 @@ def readable_hole(index: int) -> tuple[np.ndarray, np.ndarray, Sprite | None]:
     return picture, hole, thing
 
 
-def read_hole(thing: Sprite | None) -> tuple[int, int, int]:
+def right_reading(thing: Sprite | None) -> tuple[int, int, int]:
     """The numbers of a right reading: category, style and colour."""
     if thing is None:
         return len(labels()), UNKNOWN, UNKNOWN
@@ -141,7 +141,7 @@ def encoded_holes(vae: AutoencoderKL, numbers: Sequence[int], silent: bool = Fal
         latents.append(encoded)
         cells = torch.from_numpy(np.stack(cut))[:, None].float()
         holes.append(1 - latent_known(cells, encoded.shape[-2:], "any"))
-        answers += [read_hole(thing) for thing in things]
+        answers += [right_reading(thing) for thing in things]
     return ReadableHoles(
         latents=torch.cat(latents), holes=torch.cat(holes), answers=Reading(*torch.tensor(answers).T)
     )
@@ -208,7 +208,7 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained(arguments.vae, torch_dtype=torch.float32).eval()
     vae = vae.to(memory_format=torch.channels_last)
     learned = arguments.holes - min(VALIDATION_HOLES, arguments.holes // 2)
-    material = encoded_holes(vae, range(rank, learned, workers), silent=rank > 0)
+    material = encoded_holes(vae, own_share(learned, rank, workers), silent=rank > 0)
     reader = HoleReader().to(memory_format=torch.channels_last)
     run = TrainingRun(arguments.out, reader, minutes=arguments.minutes, rate=2e-3)
     for step in run.steps():

@@ -34,6 +34,7 @@ Made = TypeVar("Made")
 WARM_UP_STEPS = 200
 SAVE_EVERY_SECONDS = 120
 LOG_EVERY = 50
+LOG = "training.jsonl"
 
 
 def join_workers() -> tuple[int, int]:
@@ -42,6 +43,11 @@ def join_workers() -> tuple[int, int]:
         return 0, 1
     dist.init_process_group("gloo")
     return dist.get_rank(), dist.get_world_size()
+
+
+def own_share(count: int, rank: int, workers: int) -> range:
+    """This process's part of `count` numbers: neighbours, so that what alternates is in every part."""
+    return range(rank * count // workers, (rank + 1) * count // workers)
 
 
 def in_turn(make: Callable[[], Made]) -> Made:
@@ -83,11 +89,13 @@ class TrainingRun(Generic[Model]):
         self.ema = copy.deepcopy(model).requires_grad_(False)
         self.step, self.spent = 0, 0.0
         self._meters: dict[str, torch.Tensor] = {}
-        out.mkdir(parents=True, exist_ok=True)
-        if (out / "state").exists():
-            self._load()
+        self._metered = 0
         self._together = dist.is_initialized()
         self._writes = not self._together or dist.get_rank() == 0
+        out.mkdir(parents=True, exist_ok=True)
+        saved = [folder for folder in (out / "state", out / "state.old") if folder.exists()]
+        if saved:
+            self._load(saved[0])
         self._share(dist.broadcast, *(p.data for p in [*model.parameters(), *self.ema.parameters()]))
 
     def steps(self) -> Iterator[int]:
@@ -160,15 +168,20 @@ class TrainingRun(Generic[Model]):
             mine.copy_(other)
 
     def _log(self, shown: dict[str, torch.Tensor]) -> None:
+        """Every `LOG_EVERY` steps a row of means over the steps since the last one and the processes."""
         for name, value in shown.items():
-            self._meters[name] = self._meters.get(name, torch.zeros(())) + value.detach() / LOG_EVERY
+            self._meters[name] = self._meters.get(name, torch.zeros(())) + value.detach()
+        self._metered += 1
         if (self.step + 1) % LOG_EVERY:
             return
+        means = torch.stack(list(self._meters.values())) / self._metered
+        self._share(_average_of_all, means)
         row = {"step": self.step + 1, "minutes": round(self.spent / 60, 2)}
-        row |= {name: round(float(value), 5) for name, value in self._meters.items()}
+        row |= {name: round(value, 5) for name, value in zip(self._meters, means.tolist(), strict=True)}
         self._meters.clear()
+        self._metered = 0
         if self._writes:
-            with (self.out / "training.jsonl").open("a") as log:
+            with (self.out / LOG).open("a") as log:
                 log.write(json.dumps(row) + "\n")
 
     def _save(self) -> None:
@@ -183,18 +196,30 @@ class TrainingRun(Generic[Model]):
         (fresh / "progress.json").write_text(json.dumps({"step": self.step, "spent": self.spent}))
         final, old = self.out / "state", self.out / "state.old"
         if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
             final.rename(old)
         fresh.rename(final)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _load(self) -> None:
-        state = self.out / "state"
+    def _load(self, state: Path) -> None:
         self.model.load_state_dict(load_file(state / "model.safetensors"))
         self.ema.load_state_dict(load_file(state / "ema.safetensors"))
         for number, optimizer in enumerate(self.optimizers):
             load_optimizer_tensors(optimizer, load_file(state / f"optimizer-{number}.safetensors"))
         progress = json.loads((state / "progress.json").read_text())
         self.step, self.spent = progress["step"], progress["spent"]
+        if self._writes:
+            self._forget_later_rows()
+
+    def _forget_later_rows(self) -> None:
+        """Rows of steps that are about to be taken again leave the log."""
+        log = self.out / LOG
+        if not log.exists():
+            return
+        kept = [row for row in log.read_text().splitlines() if json.loads(row)["step"] <= self.step]
+        fresh = self.out / f".{LOG}"
+        fresh.write_text("".join(f"{row}\n" for row in kept))
+        fresh.replace(log)
 
 
 def _optimizers(model: nn.Module, inner: Sequence[nn.Parameter], rate: float) -> list[torch.optim.Optimizer]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtadiffusion.stickers.assets import sprite
-from mtadiffusion.stickers.controls import FITTING, answer, asked_for, fitted
+from mtadiffusion.stickers.controls import FITTING, answered_picture, asked_for, fitted
 from mtadiffusion.stickers.judge import load_judge
 from mtadiffusion.stickers.problems import HoleProblem, hole_problem
 
@@ -18,13 +18,13 @@ def problems() -> list[HoleProblem]:
 
 def test_an_answer_changes_the_hole_alone(problems: list[HoleProblem]) -> None:
     for problem in problems:
-        changed = (answer(problem) != problem.scene.record.image).any(-1)
+        changed = (answered_picture(problem) != problem.scene.record.image).any(-1)
         assert changed.any()
         assert not (changed & ~problem.hole).any()
 
 
 def test_answers_show_what_is_asked_for_in_the_scene_s_style(problems: list[HoleProblem]) -> None:
-    pictures = np.stack([answer(problem) for problem in problems])
+    pictures = np.stack([answered_picture(problem) for problem in problems])
     verdicts = load_judge().verdicts(pictures, np.stack([problem.hole for problem in problems]))
     right = [(v.category == p.label, v.style == p.style) for v, p in zip(verdicts, problems, strict=True)]
     assert (np.mean(right, axis=0) > 0.85).all()

@@ -22,19 +22,22 @@ import train_hole_reader
 import train_latent_vgg
 import training_run
 from diffusers import AutoencoderKL, StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 from train_autoencoder import to_tensor
 from training_run import TrainingRun
 
 from mtadiffusion.models.autoencoders import encode_latents
+from mtadiffusion.models.conditioning import masked_image
 from mtadiffusion.models.latent_vgg import LatentVGG
-from mtadiffusion.models.registry import load_branch, resolve_branch, resolve_style_vgg
+from mtadiffusion.models.registry import load_branch, load_pipeline, resolve_branch, resolve_style_vgg
 from mtadiffusion.stickers.assets import STYLES, labels
 from mtadiffusion.stickers.attributes import AttributeNet
 from mtadiffusion.stickers.colours import COLOURS
-from mtadiffusion.stickers.controls import answer
+from mtadiffusion.stickers.controls import answered_picture
 from mtadiffusion.stickers.instances import InstanceNet
 from mtadiffusion.stickers.problems import hole_problem
+from mtadiffusion.stickers.sampling import BRANCH_GUIDANCE
 from mtadiffusion.stickers.scenes import SceneWorld, is_held_out
 from mtadiffusion.train.backbone import Backbone
 from mtadiffusion.train.encoding import build_encoders
@@ -191,7 +194,7 @@ def test_the_hole_reader_is_never_shown_held_out_combinations():
 
 
 def test_an_empty_hole_reads_as_no_category_and_its_style_and_colour_are_not_asked_for():
-    category, style, colour = train_hole_reader.read_hole(None)
+    category, style, colour = train_hole_reader.right_reading(None)
     assert category == len(labels())
     assert style == colour == train_hole_reader.UNKNOWN
 
@@ -217,6 +220,14 @@ def test_the_hole_reader_recipe_writes_a_reader(autoencoder, tmp_path, monkeypat
     run(monkeypatch, train_hole_reader, autoencoder, tmp_path, "--minutes", A_MOMENT, "--holes", 24)
     assert not train_hole_reader.load_reader(tmp_path / "reader").training
     assert "'style'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("drawings", [1, 3])
+def test_a_process_has_two_drawings_at_least(reader, tmp_path, monkeypatch, capsys, drawings):
+    monkeypatch.setattr(refine_branch, "join_workers", lambda: (0, 2))
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, refine_branch, "sticker", tmp_path, reader, "--drawings", drawings)
+    assert "must be multiples of the 2 processes" in capsys.readouterr().err
 
 
 def test_refining_changes_the_branch_alone_and_logs_what_the_reader_missed(reader, tmp_path, monkeypatch):
@@ -251,6 +262,17 @@ class TestMissed:
         assert wrong == pytest.approx(refine_branch.STYLE * 40 / 2, rel=1e-3)
 
 
+@pytest.fixture
+def painting():
+    """Encoders of pictures and of texts, and a painter, of the embedded models."""
+    config = refine_branch.configuration("sticker", 2)
+    backbone = Backbone(config, "cpu")
+    encoder, encode_text = build_encoders(backbone, config, Faults(1, 0.0))
+    vgg = LatentVGG.from_pretrained(resolve_style_vgg("sticker"), torch_dtype=torch.float32)
+    vgg.eval().requires_grad_(False)
+    return encoder, encode_text, refine_branch.build_painter(config, backbone, encode_text, vgg)
+
+
 def test_wishes_are_the_train_split_s_without_held_out_combinations(painting):
     encoder, encode_text, _ = painting
     wishes = refine_branch.make_wishes(8, encoder, encode_text)
@@ -264,22 +286,53 @@ def test_wishes_are_the_train_split_s_without_held_out_combinations(painting):
         torch.testing.assert_close(wishes.texts[wishes.text[index]], expected)
 
 
-def test_a_drawing_starts_from_noise_and_ends_near_a_picture(painting):
+def test_both_kinds_of_hole_are_in_every_process_s_share(painting):
+    encoder, encode_text, _ = painting
+    for rank in (0, 1):
+        wishes = refine_branch.make_wishes(16, encoder, encode_text, rank, 2)
+        assert len(wishes) == 6
+    assert list(training_run.own_share(16, 1, 2)) == list(range(8, 16))
+
+
+def test_a_drawing_goes_through_the_states_of_inference(painting):
     encoder, encode_text, painter = painting
-    wishes = refine_branch.make_wishes(2, encoder, encode_text)
+    wishes = refine_branch.make_wishes(1, encoder, encode_text)
     states, timesteps = painter.draw(wishes, torch.Generator().manual_seed(0))
-    assert states.shape == (refine_branch.STEPS, 2, 4, 16, 16)
-    assert timesteps.tolist() == sorted(timesteps.tolist(), reverse=True)
-    assert states[0].std().item() == pytest.approx(1, abs=0.1)
+    problem, seen = hole_problem("train", 0, seed=refine_branch.WORLD), []
+    pipeline = load_pipeline("sticker", "sticker", device="cpu")
+    pipeline(
+        problem.prompt,
+        Image.fromarray(problem.scene.record.image),
+        Image.fromarray(problem.hole),
+        num_inference_steps=refine_branch.STEPS,
+        guidance_scale=BRANCH_GUIDANCE,
+        generator=torch.Generator().manual_seed(0),
+        callback_on_step_end=lambda _, step, at, tensors: seen.append((at, tensors["latents"])) or {},
+    )
+    assert [int(at) for at, _ in seen] == timesteps.tolist()
+    for index, (_, latents) in enumerate(seen[:-1], start=1):
+        scaled = pipeline.scheduler.scale_model_input
+        pipeline.scheduler._step_index = index
+        expected = scaled(latents, pipeline.scheduler.timesteps[index])
+        torch.testing.assert_close(states[index], expected, rtol=1e-3, atol=1e-3)
     assert not states.requires_grad
 
 
-def test_a_wish_comes_with_a_picture_that_answers_it(painting):
+def test_wishes_hold_the_masked_picture_the_known_cells_and_a_picture_that_answers_them(painting):
     encoder, encode_text, _ = painting
     wishes = refine_branch.make_wishes(8, encoder, encode_text)
-    problem = next(p for p in (hole_problem("train", i, seed=refine_branch.WORLD) for i in range(8)))
-    expected = encode_latents(encoder.vae, to_tensor(answer(problem)[None]))
-    torch.testing.assert_close(wishes.latents[:1], expected, rtol=0, atol=1e-4)
+    problems = [hole_problem("train", index, seed=refine_branch.WORLD) for index in range(8)]
+    for index, problem in enumerate(problem for problem in problems if not problem.held_out):
+        answered = to_tensor(answered_picture(problem)[None])
+        torch.testing.assert_close(
+            wishes.latents[index], encode_latents(encoder.vae, answered)[0], rtol=0, atol=1e-4
+        )
+        picture = to_tensor(problem.scene.record.image[None])
+        hole = torch.from_numpy(problem.hole)[None, None].float()
+        masked = encode_latents(encoder.vae, masked_image(picture, hole, encoder.hole_fill))
+        torch.testing.assert_close(wishes.masked_latents[index], masked[0], rtol=0, atol=1e-4)
+        cells = torch.nn.functional.max_pool2d(hole, 4)
+        assert torch.equal(wishes.known[index], 1 - cells[0])
 
 
 def test_neighbours_among_what_is_taken_again_belong_to_different_wishes(painting):
@@ -312,20 +365,9 @@ def test_branch_and_critic_learn_from_a_loss_of_their_own_each(painting):
     branch, critic = list(painter.models.branch.parameters()), list(painter.models.critic.parameters())
     pulled = [
         any(g is not None for g in torch.autograd.grad(loss, of, retain_graph=True, allow_unused=True))
-        for loss, of in ((unlike, branch), (critical, critic), (critical, branch))
+        for loss, of in ((unlike, branch), (unlike, critic), (critical, critic), (critical, branch))
     ]
-    assert pulled == [True, True, False]
-
-
-@pytest.fixture
-def painting():
-    """Encoders of pictures and of texts, and a painter, of the embedded models."""
-    config = refine_branch.configuration("sticker", 2)
-    backbone = Backbone(config, "cpu")
-    encoder, encode_text = build_encoders(backbone, config, Faults(1, 0.0))
-    vgg = LatentVGG.from_pretrained(resolve_style_vgg("sticker"), torch_dtype=torch.float32)
-    vgg.eval().requires_grad_(False)
-    return encoder, encode_text, refine_branch.build_painter(config, backbone, encode_text, vgg)
+    assert pulled == [True, False, True, False]
 
 
 def test_the_annotators_recipe_writes_both_networks(tmp_path, monkeypatch):
@@ -403,6 +445,29 @@ class TestTrainingRun:
             run._save()
         monkeypatch.undo()
         assert self.build(tmp_path, 1).step == 1
+
+    def test_a_save_that_was_cut_off_between_its_renames_is_gone_on_from(self, tmp_path):
+        run = self.build(tmp_path, 1)
+        run.update(run.model(torch.ones(4, 3)).mean(), {})
+        run.step = 1
+        run._save()
+        (tmp_path / "state").rename(tmp_path / "state.old")
+        again = self.build(tmp_path, 1)
+        assert again.step == 1
+        again._save()
+        (tmp_path / "state.old").mkdir()
+        (tmp_path / "state.old/left").write_text("by a kill before it was removed")
+        again._save()
+        assert self.build(tmp_path, 1).step == 1
+
+    def test_rows_of_steps_that_are_taken_again_leave_the_log(self, tmp_path):
+        run = self.build(tmp_path, 1)
+        run.update(run.model(torch.ones(4, 3)).mean(), {})
+        run.step = 60
+        run._save()
+        (tmp_path / "training.jsonl").write_text('{"step": 50}\n{"step": 100}\n')
+        self.build(tmp_path, 1)
+        assert (tmp_path / "training.jsonl").read_text() == '{"step": 50}\n'
 
     def test_the_log_holds_averages(self, tmp_path):
         run = self.build(tmp_path, 1)

@@ -88,7 +88,7 @@ def asked_for(problem: HoleProblem) -> Sprite:
     return next((s for s in hues if problem.colour in (None, s.colour)), hues[0])
 
 
-def answer(problem: HoleProblem) -> np.ndarray:
+def answered_picture(problem: HoleProblem) -> np.ndarray:
     """uint8 (H, W, 3): the problem's picture with what is asked for in the hole, shadow included."""
     filled = problem.scene.with_main(fitted(problem.hole, asked_for(problem)))
     return np.where(problem.hole[..., None], filled, problem.scene.record.image)
@@ -100,7 +100,10 @@ def paste_object(picture: np.ndarray, hole: np.ndarray, chosen: Sprite) -> np.nd
 
 
 def fitted(hole: np.ndarray, chosen: Sprite) -> Placement:
-    """Where an object lies in the middle of a hole's box, as large as the hole lets it be."""
+    """Where an object lies in the middle of a hole's box, as large as the hole lets it be.
+
+    Where no size puts `FITTING` of it into the hole, it has the smallest that is tried.
+    """
     left, top, right, bottom = mask_box(hole)
     height, width = bottom - top, right - left
     original = Image.fromarray(sprite_pixels(chosen.label, chosen.style, chosen.hue, max(hole.shape)), "RGBa")

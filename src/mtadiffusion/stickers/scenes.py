@@ -72,7 +72,11 @@ class Scene:
     """float32 (size, size, 3) RGB in [0, 1]: what lies behind all objects."""
 
     def with_main(self, main: Placement) -> np.ndarray:
-        """The picture with another main object, uint8 (size, size, 3) RGB; the others lie where they were."""
+        """The picture with another main object, uint8 (size, size, 3) RGB.
+
+        Args:
+            main: inside the picture; the others, which lie where they were, may cover it.
+        """
         painted, _, _ = _paint(self.backdrop, (main, *self.placements[1:]))
         return _pixels(painted)
 
@@ -227,6 +231,7 @@ def _paint(
 
 
 def _pixels(canvas: np.ndarray) -> np.ndarray:
+    """uint8 of floats in [0, 1]."""
     return np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
 
 
