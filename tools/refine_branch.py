@@ -8,9 +8,7 @@ does not. So here the noisy latents come from the branch's own drawings, guided 
 that are asked for at random; no gradient goes through the steps. Some steps of each drawing are taken again
 with a gradient, and readers of `train_hole_reader.py` say of the clean latents predicted there how far they
 are from the object and colour asked for and from the scene's style (Xu et al. 2023, arXiv 2304.05977); two
-readers are harder to please by mistake than one. A critic, which is trained along, compares the same latents
-with those of pictures in which the sticker world itself has put what is asked for, so that they look drawn
-and not only read well.
+readers are harder to please by mistake than one.
 
 The joint objective on training pictures goes on beside it, so that the branch stays true to them. Held-out
 combinations are never asked for. Drawings depend on the number of processes. The state is saved every two
@@ -30,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 from train_autoencoder import to_tensor
@@ -47,7 +45,6 @@ from mtadiffusion.recipes import sticker
 from mtadiffusion.seeding import torch_generator
 from mtadiffusion.stickers.assets import STYLES, labels
 from mtadiffusion.stickers.colours import COLOURS
-from mtadiffusion.stickers.controls import answered_picture
 from mtadiffusion.stickers.problems import HoleProblem, hole_problem
 from mtadiffusion.stickers.sampling import BRANCH_GUIDANCE
 from mtadiffusion.stickers.scenes import SceneWorld
@@ -57,10 +54,9 @@ from mtadiffusion.train.checkpoint import publish_folder
 from mtadiffusion.train.dataset import TrainingSamples
 from mtadiffusion.train.encoding import LatentEncoder, PromptEncoder, build_encoders
 from mtadiffusion.train.faults import Faults
-from mtadiffusion.train.losses import adversarial_losses
 from mtadiffusion.train.noise_schedule import NoiseSchedule
-from mtadiffusion.train.setup import build_branch, build_critic, build_style_vgg
-from mtadiffusion.train.step import StepModels, blurring_noise, training_step
+from mtadiffusion.train.setup import build_branch, build_style_vgg
+from mtadiffusion.train.step import StepModels, training_step
 
 WORLD = 11
 """Seed of the scenes whose holes are filled."""
@@ -74,11 +70,8 @@ TAKEN_AGAIN = 4
 REWARD = 0.3
 """Weight of what the readers miss, beside the joint objective."""
 
-STYLE, COLOUR = 2.0, 0.5
+STYLE, COLOUR = 2.5, 1.0
 """Weights of a missed style and colour, where a missed object weighs 1."""
-
-ADVERSARIAL = 0.15
-"""Weight of what the critic misses, beside the joint objective."""
 
 READING_NOISE = 0.15
 """Standard deviation of noise on what is read, so that no pattern too fine to be seen pleases a reader."""
@@ -90,9 +83,6 @@ class Wishes:
 
     masked_latents: Tensor
     """(N, 4, h, w)"""
-
-    latents: Tensor
-    """Of the pictures with what is wanted in their holes, (N, 4, h, w)."""
 
     known: Tensor
     """(N, 1, h, w), 1 = known."""
@@ -113,7 +103,6 @@ class Wishes:
         return replace(
             self,
             masked_latents=self.masked_latents[index],
-            latents=self.latents[index],
             known=self.known[index],
             text=self.text[index],
             answers=Reading(*(answer[index] for answer in self.answers)),
@@ -125,23 +114,20 @@ def make_wishes(
     count: int, encoder: LatentEncoder, encode_text: PromptEncoder, rank: int = 0, workers: int = 1
 ) -> Wishes:
     """This worker's share of the first `count` problems of the train split, without held-out combinations."""
-    pictures, known, prompts, answers = [], [], [], []
+    masked, known, prompts, answers = [], [], [], []
     for index in tqdm(own_share(count, rank, workers), desc="wishes", unit="hole", disable=rank > 0):
         problem = hole_problem("train", index, seed=WORLD)
         if problem.held_out:
             continue
         hole = torch.from_numpy(problem.hole)[None, None].float()
-        whole = to_tensor(answered_picture(problem)[None])
-        pair = torch.cat([masked_image(whole, hole, encoder.hole_fill), whole])
-        pictures.append(encode_latents(encoder.vae, pair))
-        known.append(latent_known(hole, pictures[-1].shape[-2:], "any"))
+        picture = masked_image(to_tensor(problem.scene.record.image[None]), hole, encoder.hole_fill)
+        masked.append(encode_latents(encoder.vae, picture))
+        known.append(latent_known(hole, masked[-1].shape[-2:], "any"))
         prompts.append(problem.prompt)
         answers.append(_wanted(problem))
     distinct = sorted(set(prompts))
-    masked, latents = torch.stack(pictures, dim=1)
     return Wishes(
-        masked_latents=masked,
-        latents=latents,
+        masked_latents=torch.cat(masked),
         known=torch.cat(known),
         texts=torch.cat([encode_text([prompt]).tokens for prompt in distinct]),
         text=torch.tensor(np.searchsorted(distinct, prompts)),
@@ -200,7 +186,7 @@ def missed(read: Reading, wanted: Reading) -> Tensor:
 
 def taken_again(painter: Painter, wishes: Wishes, generator: torch.Generator) -> tuple[Tensor, Wishes]:
     """Clean latents (N, 4, h, w), predicted on the way of drawings, with a gradient, and the wish that each
-    belongs to; neighbours belong to different ones."""
+    belongs to."""
     states, timesteps = painter.draw(wishes, generator)
     order = torch.rand(len(wishes), STEPS - 1, generator=generator).argsort(dim=1) + 1
     steps = order[:, :TAKEN_AGAIN].T.reshape(-1)
@@ -226,19 +212,8 @@ def reward_loss(
     return torch.stack(errors).mean(), means
 
 
-def critic_losses(
-    models: StepModels, clean: Tensor, wishes: Wishes, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """What the critic misses in clean latents (N, 4, h, w), and its own loss; `train.losses` has both."""
-    hole = 1 - wishes.known
-    blur = blurring_noise(clean, models.critic_noise, [generator] * len(clean))
-    drawn = hole * clean + (1 - hole) * wishes.latents
-    texts = wishes.texts[wishes.text]
-    return adversarial_losses(models.critic, models.vgg, drawn + blur, wishes.latents + blur, hole, texts)
-
-
 def configuration(branch: str, batch: int) -> TrainConfig:
-    """The branch's own recipe; its adversarial loss is left out, the critic looks at drawings here."""
+    """The branch's own recipe; the critic, who would have to start anew, is left out."""
     recipe = sticker()
     return replace(
         recipe,
@@ -249,18 +224,10 @@ def configuration(branch: str, batch: int) -> TrainConfig:
     )
 
 
-class Learners(nn.Module):
-    """What is trained; both are clipped together and have one learning rate."""
-
-    def __init__(self, branch: nn.Module, critic: nn.Module) -> None:
-        super().__init__()
-        self.branch, self.critic = branch, critic
-
-
 def build_painter(
     config: TrainConfig, backbone: Backbone, encode_text: PromptEncoder, vgg: LatentVGG
 ) -> Painter:
-    """The painter of a configuration's branch, which learns, and its backbone; with an untrained critic."""
+    """The painter of a configuration's branch, which learns, and its backbone."""
     unet = backbone.unet.to(memory_format=torch.channels_last)
     models = StepModels(
         branch=build_branch(config, unet).to(memory_format=torch.channels_last),
@@ -268,8 +235,6 @@ def build_painter(
         injection=BranchInjection(unet),
         schedule=NoiseSchedule.from_scheduler(backbone.scheduler),
         vgg=vgg,
-        critic=build_critic(config, unet, vgg),
-        critic_noise=config.critic.noise,
     )
     negative = encode_text([""]).tokens
     return Painter(models=models, scheduler=copy.deepcopy(backbone.scheduler), negative=negative)
@@ -302,10 +267,8 @@ class Refinement:
         chosen = torch.randint(len(self.wishes), (self.drawings,), generator=generator)
         clean, wanted = taken_again(self.painter, self.wishes[chosen], generator)
         error, right = reward_loss(self.readers, clean, wanted, generator)
-        adversarial, critic = critic_losses(models, clean, wanted, generator)
-        total = joint.total + REWARD * error + ADVERSARIAL * adversarial + critic
-        terms = {**joint.terms, "missed": error, **right, "adversarial": adversarial, "critic": critic}
-        return total, {name: value.detach() for name, value in terms.items()}
+        terms = {**joint.terms, "missed": error, **right}
+        return joint.total + REWARD * error, {name: value.detach() for name, value in terms.items()}
 
 
 def prepare(arguments: argparse.Namespace, rank: int, workers: int) -> Refinement:
@@ -338,26 +301,23 @@ def main() -> None:
     parser.add_argument("readers", type=Path, nargs="+", metavar="reader")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--holes", type=int, default=12_000, help="problems to draw wishes from")
-    parser.add_argument("--drawings", type=int, default=8, help="a step; two a process at least")
+    parser.add_argument("--drawings", type=int, default=8, help="a step")
     parser.add_argument("--batch", type=int, default=16, help="training pictures a step")
     parser.add_argument("--rate", type=float, default=3e-4)
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
     rank, workers = join_workers()
-    if arguments.drawings < 2 * workers or arguments.drawings % workers or arguments.batch % workers:
-        parser.error(
-            f"--drawings and --batch must be multiples of the {workers} processes, two drawings each"
-        )
+    if arguments.drawings % workers or arguments.batch % workers:
+        parser.error(f"--drawings and --batch must be multiples of the {workers} processes")
     refinement = prepare(arguments, rank, workers)
-    models = refinement.painter.models
-    learners = Learners(models.branch, models.critic)
-    run = TrainingRun(arguments.out, learners, minutes=arguments.minutes, rate=arguments.rate, average=0.99)
+    branch = refinement.painter.models.branch
+    run = TrainingRun(arguments.out, branch, minutes=arguments.minutes, rate=arguments.rate, average=0.99)
     for step in run.steps():
         run.update(*refinement.loss(step))
     if rank == 0:
         fresh = arguments.out / ".branch"
-        run.averaged().branch.save_pretrained(fresh)
+        run.averaged().save_pretrained(fresh)
         publish_folder(fresh, arguments.out / "branch")
 
 

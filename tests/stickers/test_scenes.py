@@ -39,20 +39,6 @@ def test_a_scene_is_a_pure_function_of_its_name(size: int) -> None:
     assert one.record.caption == other.record.caption
 
 
-def test_a_scene_with_its_own_main_object_is_itself(scenes: list[Scene]) -> None:
-    for scene in scenes:
-        np.testing.assert_array_equal(scene.with_main(scene.placements[0]), scene.record.image)
-
-
-def test_another_main_object_leaves_the_other_objects_and_the_backdrop(scenes: list[Scene]) -> None:
-    before = scenes[0].backdrop.copy()
-    other = scenes[1].placements[0]
-    changed = (scenes[0].with_main(other) != scenes[0].with_main(scenes[2].placements[0])).any(-1)
-    assert changed.any()
-    assert not changed.all()
-    np.testing.assert_array_equal(scenes[0].backdrop, before)
-
-
 def test_splits_seeds_and_indices_give_other_scenes() -> None:
     pictures = [SceneWorld(split=split).record(0).image.tobytes() for split in SPLITS]
     pictures += [SceneWorld(seed=1).record(0).image.tobytes(), SceneWorld().record(1).image.tobytes()]

@@ -88,22 +88,8 @@ def asked_for(problem: HoleProblem) -> Sprite:
     return next((s for s in hues if problem.colour in (None, s.colour)), hues[0])
 
 
-def answered_picture(problem: HoleProblem) -> np.ndarray:
-    """uint8 (H, W, 3): the problem's picture with what is asked for in the hole, shadow included."""
-    filled = problem.scene.with_main(fitted(problem.hole, asked_for(problem)))
-    return np.where(problem.hole[..., None], filled, problem.scene.record.image)
-
-
 def paste_object(picture: np.ndarray, hole: np.ndarray, chosen: Sprite) -> np.ndarray:
     """uint8 (H, W, 3): a picture with an object as large as the hole lets it be, cut at the hole's edge."""
-    return np.where(hole[..., None], pasted(picture / 255, [fitted(hole, chosen)]), picture)
-
-
-def fitted(hole: np.ndarray, chosen: Sprite) -> Placement:
-    """Where an object lies in the middle of a hole's box, as large as the hole lets it be.
-
-    Where no size puts `FITTING` of it into the hole, it has the smallest that is tried.
-    """
     left, top, right, bottom = mask_box(hole)
     height, width = bottom - top, right - left
     original = Image.fromarray(sprite_pixels(chosen.label, chosen.style, chosen.hue, max(hole.shape)), "RGBa")
@@ -114,7 +100,8 @@ def fitted(hole: np.ndarray, chosen: Sprite) -> Placement:
         solid = pixels[..., 3] > 127
         if (solid & hole[y : y + h, x : x + w]).sum() >= FITTING * solid.sum():
             break
-    return Placement(sprite=chosen, flip=False, box_xyxy=(x, y, x + w, y + h), pixels=pixels)
+    placement = Placement(sprite=chosen, flip=False, box_xyxy=(x, y, x + w, y + h), pixels=pixels)
+    return np.where(hole[..., None], pasted(picture / 255, [placement]), picture)
 
 
 def _unfilled(image: np.ndarray, hole: np.ndarray, rng: np.random.Generator) -> np.ndarray:

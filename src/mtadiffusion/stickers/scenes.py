@@ -68,18 +68,6 @@ class Scene:
     shadow: np.ndarray
     """bool (size, size): where the main object's shadow darkens the picture visibly."""
 
-    backdrop: np.ndarray
-    """float32 (size, size, 3) RGB in [0, 1]: what lies behind all objects."""
-
-    def with_main(self, main: Placement) -> np.ndarray:
-        """The picture with another main object, uint8 (size, size, 3) RGB.
-
-        Args:
-            main: inside the picture; the others, which lie where they were, may cover it.
-        """
-        painted, _, _ = _paint(self.backdrop, (main, *self.placements[1:]))
-        return _pixels(painted)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SceneWorld:
@@ -121,12 +109,12 @@ class SceneWorld:
         rng = numpy_generator(self.seed, f"stickers/{self.split}", index)
         style = STYLES[int(rng.integers(len(STYLES)))]
         backdrop = BACKDROPS[style][int(rng.integers(len(BACKDROPS[style])))]
-        behind = backdrop(rng, self.size).astype(np.float32)
+        canvas = backdrop(rng, self.size).astype(np.float32)
         placements = self._place(rng, style)
-        canvas, shadow, masks = _paint(behind, placements)
+        canvas, shadow, masks = _paint(canvas, placements)
         image_id = f"sticker-{self.split}-{self.seed}-{index}"
         record = _record(rng, image_id, canvas, placements, masks, style, backdrop.__name__)
-        return Scene(record=record, placements=placements, shadow=shadow, backdrop=behind)
+        return Scene(record=record, placements=placements, shadow=shadow)
 
     def _place(self, rng: np.random.Generator, style: str) -> tuple[Placement, ...]:
         count = int(rng.integers(self.objects[0], self.objects[1] + 1))
@@ -214,9 +202,8 @@ def _solid(placement: Placement) -> np.ndarray:
 def _paint(
     canvas: np.ndarray, placements: tuple[Placement, ...]
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Shadows, then sprites, in order, on a copy of the canvas; returns it, the main object's shadow, the
-    visible masks."""
-    canvas, side = canvas.copy(), canvas.shape[0]
+    """Shadows, then sprites, in order; returns the canvas, the main object's shadow, the visible masks."""
+    side = canvas.shape[0]
     main_shadow = np.zeros((side, side), dtype=bool)
     for i, placement in enumerate(placements):
         darkness = _shadow(placement, side)
@@ -228,11 +215,6 @@ def _paint(
         pixels = placement.pixels.astype(np.float32) / 255
         canvas[y0:y1, x0:x1] = canvas[y0:y1, x0:x1] * (1 - pixels[..., 3:]) + pixels[..., :3]
     return canvas, main_shadow, _visible_masks(placements, side)
-
-
-def _pixels(canvas: np.ndarray) -> np.ndarray:
-    """uint8 of floats in [0, 1]."""
-    return np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
 
 
 def _shadow(placement: Placement, side: int) -> np.ndarray | None:
@@ -259,7 +241,7 @@ def _record(
     names = [f"{s.colour} {s.label}" if s.colour else s.label for s in sprites]
     return ImageRecord(
         image_id=image_id,
-        image=_pixels(canvas),
+        image=np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8),
         caption=wording.caption(rng, names, style, backdrop),
         objects=tuple(_object_record(rng, s, mask) for s, mask in zip(sprites, masks, strict=True)),
         attributes={"style": style, "backdrop": backdrop},
