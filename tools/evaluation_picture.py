@@ -44,9 +44,10 @@ def photograph(page_file: Path, out: Path) -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(page_file.absolute().as_uri())
-        page.get_by_role("heading", name="All results").scroll_into_view_if_needed()
-        page.mouse.wheel(0, HEIGHT - 100)
         page.wait_for_load_state("networkidle")
+        heading = page.get_by_role("heading", name="All results")
+        below = heading.evaluate("it => it.getBoundingClientRect().bottom")
+        page.evaluate("top => window.scrollBy({top, behavior: 'instant'})", below)
         page.wait_for_timeout(500)  # pictures fade in as they come into sight
         page.screenshot(path=out)
         browser.close()
