@@ -27,6 +27,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mtadiffusion.train.checkpoint import load_optimizer_tensors, optimizer_tensors
+from mtadiffusion.train.run_log import RunLog
 
 Model = TypeVar("Model", bound=nn.Module)
 Made = TypeVar("Made")
@@ -34,7 +35,6 @@ Made = TypeVar("Made")
 WARM_UP_STEPS = 200
 SAVE_EVERY_SECONDS = 120
 LOG_EVERY = 50
-LOG = "training.jsonl"
 
 
 def join_workers() -> tuple[int, int]:
@@ -96,6 +96,7 @@ class TrainingRun(Generic[Model]):
         saved = [folder for folder in (out / "state", out / "state.old") if folder.exists()]
         if saved:
             self._load(saved[0])
+        self._run_log = RunLog(out / "training.jsonl", self.step) if self._writes else None
         self._share(dist.broadcast, *(p.data for p in [*model.parameters(), *self.ema.parameters()]))
 
     def steps(self) -> Iterator[int]:
@@ -176,13 +177,11 @@ class TrainingRun(Generic[Model]):
             return
         means = torch.stack(list(self._meters.values())) / self._metered
         self._share(_average_of_all, means)
-        row = {"step": self.step + 1, "minutes": round(self.spent / 60, 2)}
-        row |= {name: round(value, 5) for name, value in zip(self._meters, means.tolist(), strict=True)}
+        values = {name: round(value, 5) for name, value in zip(self._meters, means.tolist(), strict=True)}
         self._meters.clear()
         self._metered = 0
-        if self._writes:
-            with (self.out / LOG).open("a") as log:
-                log.write(json.dumps(row) + "\n")
+        if self._run_log is not None:
+            self._run_log.write(self.step + 1, minutes=round(self.spent / 60, 2), **values)
 
     def _save(self) -> None:
         if not self._writes:
@@ -208,18 +207,6 @@ class TrainingRun(Generic[Model]):
             load_optimizer_tensors(optimizer, load_file(state / f"optimizer-{number}.safetensors"))
         progress = json.loads((state / "progress.json").read_text())
         self.step, self.spent = progress["step"], progress["spent"]
-        if self._writes:
-            self._forget_later_rows()
-
-    def _forget_later_rows(self) -> None:
-        """Rows of steps that are about to be taken again leave the log."""
-        log = self.out / LOG
-        if not log.exists():
-            return
-        kept = [row for row in log.read_text().splitlines() if json.loads(row)["step"] <= self.step]
-        fresh = self.out / f".{LOG}"
-        fresh.write_text("".join(f"{row}\n" for row in kept))
-        fresh.replace(log)
 
 
 def _optimizers(model: nn.Module, inner: Sequence[nn.Parameter], rate: float) -> list[torch.optim.Optimizer]:
