@@ -47,11 +47,10 @@ from mtadiffusion.stickers.assets import STYLES, labels
 from mtadiffusion.stickers.colours import COLOURS
 from mtadiffusion.stickers.problems import HoleProblem, hole_problem
 from mtadiffusion.stickers.sampling import BRANCH_GUIDANCE
-from mtadiffusion.stickers.scenes import SceneWorld
 from mtadiffusion.train.backbone import Backbone
 from mtadiffusion.train.batches import EncodedBatches, encoded_pictures
 from mtadiffusion.train.checkpoint import publish_folder
-from mtadiffusion.train.dataset import TrainingSamples
+from mtadiffusion.train.dataset import TrainingSamples, record_source
 from mtadiffusion.train.encoding import LatentEncoder, PromptEncoder, build_encoders
 from mtadiffusion.train.faults import Faults
 from mtadiffusion.train.noise_schedule import NoiseSchedule
@@ -276,8 +275,8 @@ def prepare(arguments: argparse.Namespace, rank: int, workers: int) -> Refinemen
     readers = [load_reader(folder).to(memory_format=torch.channels_last) for folder in arguments.readers]
     config = configuration(arguments.branch, arguments.batch // workers)
     backbone, faults = Backbone(config, "cpu"), Faults(config.data.records, config.data.max_damaged)
-    world = SceneWorld(split="train", size=config.data.size, length=config.data.records)
-    samples = TrainingSamples(world, config.data, config.seed)
+    source = record_source(config.data.source, "train", config.data.source_seed, config.data.size)
+    samples = TrainingSamples(source, config.data, config.seed)
     encoder, encode_text = build_encoders(backbone, config, faults)
     latents, colours = encoded_pictures(samples, encoder, config.style_vgg.calibration_images)
     vgg = build_style_vgg(config.style_vgg, config.seed, latents, 2 * colours - 1).requires_grad_(False)
