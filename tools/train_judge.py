@@ -2,7 +2,7 @@
 
     python tools/train_judge.py --out src/mtadiffusion/stickers/weights/judge
 
-About twenty minutes on one core. A run that was stopped goes on where it was when started again; its state is
+About twenty-five minutes on one core. A run that was stopped goes on where it was when started again; its state is
 in the folder that `--state` names.
 """
 
@@ -105,11 +105,11 @@ def main() -> None:
     parser.add_argument(
         "--state", type=Path, default=Path("runs/judge"), help="checkpoints and the log of this run"
     )
-    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=4e-3)
-    parser.add_argument("--scenes", type=int, default=8_000, help="rendered scenes to cut holes in")
-    parser.add_argument("--backdrops", type=int, default=4_000)
+    parser.add_argument("--scenes", type=int, default=20_000, help="rendered scenes to cut holes in")
+    parser.add_argument("--backdrops", type=int, default=6_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--save-every", type=int, default=250)
