@@ -2,8 +2,8 @@
 
     python tools/train_judge.py --out src/mtadiffusion/stickers/weights/judge
 
-About twenty-five minutes on one core. A run that was stopped goes on where it was when started again; its state is
-in the folder that `--state` names.
+About twenty-five minutes on one core. A run that was stopped goes on where it was when started again; its
+state is in the folder that `--state` names.
 """
 
 from __future__ import annotations
