@@ -60,11 +60,11 @@ from mtadiffusion.train.step import StepModels, training_step
 WORLD = 11
 """Seed of the scenes whose holes are filled."""
 
-STEPS = 10
-"""Denoising steps of a drawing."""
+FEWEST_STEPS, MOST_STEPS = 6, 20
+"""Denoising steps of a drawing: as many for one as for another teaches those timesteps and no others."""
 
 TAKEN_AGAIN = 4
-"""How many of a drawing's steps are taken again with a gradient; never the first, which has seen nothing."""
+"""How many of a drawing's steps are taken again with a gradient."""
 
 REWARD = 0.3
 """Weight of what the readers miss, beside the joint objective."""
@@ -150,6 +150,9 @@ class Painter:
     negative: Tensor
     """State of the empty prompt, (1, L, D)."""
 
+    guidance: float = BRANCH_GUIDANCE
+    """Guidance scale."""
+
     def predict(self, noisy: Tensor, timesteps: Tensor, wishes: Wishes) -> Tensor:
         """The guided prediction (B, 4, h, w) at noisy latents (B, 4, h, w) and timesteps (B,)."""
         seen = branch_input(noisy, wishes.masked_latents, wishes.known)
@@ -158,12 +161,12 @@ class Painter:
             prediction = self.models.unet(
                 noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), encoder_hidden_states=texts
             ).sample
-        return guided(prediction, BRANCH_GUIDANCE)
+        return guided(prediction, self.guidance)
 
     @torch.no_grad()
-    def draw(self, wishes: Wishes, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The noisy latents (S, B, 4, h, w) that a drawing's steps start at, and their timesteps (S,)."""
-        self.scheduler.set_timesteps(STEPS)
+    def draw(self, wishes: Wishes, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The noisy latents (S, B, 4, h, w) that a drawing's S steps start at, and their timesteps (S,)."""
+        self.scheduler.set_timesteps(steps)
         sample = torch.randn(wishes.masked_latents.shape, generator=generator)
         sample = sample * self.scheduler.init_noise_sigma
         states = []
@@ -186,13 +189,20 @@ def missed(read: Reading, wanted: Reading) -> Tensor:
 def taken_again(painter: Painter, wishes: Wishes, generator: torch.Generator) -> tuple[Tensor, Wishes]:
     """Clean latents (N, 4, h, w), predicted on the way of drawings, with a gradient, and the wish that each
     belongs to."""
-    states, timesteps = painter.draw(wishes, generator)
-    order = torch.rand(len(wishes), STEPS - 1, generator=generator).argsort(dim=1) + 1
+    length = int(torch.randint(FEWEST_STEPS, MOST_STEPS + 1, (), generator=generator))
+    states, timesteps = painter.draw(wishes, length, generator)
+    order = torch.rand(len(wishes), length, generator=generator).argsort(dim=1)
     steps = order[:, :TAKEN_AGAIN].T.reshape(-1)
     holes = torch.arange(len(wishes)).repeat(TAKEN_AGAIN)
     noisy, again, at = states[steps, holes], wishes[holes], timesteps[steps]
-    prediction = painter.predict(noisy, at, again)
+    spread = painter.models.schedule.factors(at)[1]
+    prediction = gradient_scaled(painter.predict(noisy, at, again), spread**-0.5)
     return painter.models.schedule.split_prediction(noisy, prediction, at)[0], again
+
+
+def gradient_scaled(values: Tensor, factors: Tensor) -> Tensor:
+    """The same values; their gradient is multiplied by factors that broadcast to them."""
+    return torch.lerp(values.detach(), values, factors)
 
 
 def reward_loss(
@@ -224,7 +234,11 @@ def configuration(branch: str, batch: int) -> TrainConfig:
 
 
 def build_painter(
-    config: TrainConfig, backbone: Backbone, encode_text: PromptEncoder, vgg: LatentVGG
+    config: TrainConfig,
+    backbone: Backbone,
+    encode_text: PromptEncoder,
+    vgg: LatentVGG,
+    guidance: float = BRANCH_GUIDANCE,
 ) -> Painter:
     """The painter of a configuration's branch, which learns, and its backbone."""
     unet = backbone.unet.to(memory_format=torch.channels_last)
@@ -236,7 +250,8 @@ def build_painter(
         vgg=vgg,
     )
     negative = encode_text([""]).tokens
-    return Painter(models=models, scheduler=copy.deepcopy(backbone.scheduler), negative=negative)
+    scheduler = copy.deepcopy(backbone.scheduler)
+    return Painter(models=models, scheduler=scheduler, negative=negative, guidance=guidance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +296,7 @@ def prepare(arguments: argparse.Namespace, rank: int, workers: int) -> Refinemen
     latents, colours = encoded_pictures(samples, encoder, config.style_vgg.calibration_images)
     vgg = build_style_vgg(config.style_vgg, config.seed, latents, 2 * colours - 1).requires_grad_(False)
     return Refinement(
-        painter=build_painter(config, backbone, encode_text, vgg),
+        painter=build_painter(config, backbone, encode_text, vgg, arguments.guidance),
         readers=readers,
         wishes=make_wishes(arguments.holes, encoder, encode_text, rank, workers),
         batches=EncodedBatches(samples, encoder, encode_text, config.data.empty_prompt, faults),
@@ -302,6 +317,7 @@ def main() -> None:
     parser.add_argument("--holes", type=int, default=12_000, help="problems to draw wishes from")
     parser.add_argument("--drawings", type=int, default=8, help="a step")
     parser.add_argument("--batch", type=int, default=16, help="training pictures a step")
+    parser.add_argument("--guidance", type=float, default=BRANCH_GUIDANCE, help="as at inference")
     parser.add_argument("--rate", type=float, default=3e-4)
     arguments = parser.parse_args()
 

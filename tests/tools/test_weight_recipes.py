@@ -12,6 +12,7 @@ from pathlib import Path
 import install_weights
 import numpy as np
 import pytest
+import read_drawings
 import refine_branch
 import sticker_corpus
 import torch
@@ -296,25 +297,49 @@ def test_both_kinds_of_hole_are_in_every_process_s_share(painting):
 
 def test_a_drawing_goes_through_the_states_of_inference(painting):
     encoder, encode_text, painter = painting
-    wishes = refine_branch.make_wishes(1, encoder, encode_text)
-    states, timesteps = painter.draw(wishes, torch.Generator().manual_seed(0))
+    wishes, steps = refine_branch.make_wishes(1, encoder, encode_text), 10
+    states, timesteps = painter.draw(wishes, steps, torch.Generator().manual_seed(0))
     problem, seen = hole_problem("train", 0, seed=refine_branch.WORLD), []
     pipeline = load_pipeline("sticker", "sticker", device="cpu")
     pipeline(
         problem.prompt,
         Image.fromarray(problem.scene.record.image),
         Image.fromarray(problem.hole),
-        num_inference_steps=refine_branch.STEPS,
+        num_inference_steps=steps,
         guidance_scale=BRANCH_GUIDANCE,
         generator=torch.Generator().manual_seed(0),
         callback_on_step_end=lambda _, step, at, tensors: seen.append((at, tensors["latents"])) or {},
     )
     assert [int(at) for at, _ in seen] == timesteps.tolist()
     for index, (_, latents) in enumerate(seen[:-1], start=1):
-        pipeline.scheduler.set_timesteps(refine_branch.STEPS)  # it forgets the step that it was at
+        pipeline.scheduler.set_timesteps(steps)  # it forgets the step that it was at
         expected = pipeline.scheduler.scale_model_input(latents, pipeline.scheduler.timesteps[index])
         torch.testing.assert_close(states[index], expected, rtol=1e-3, atol=1e-3)
     assert not states.requires_grad
+
+
+def test_drawings_have_any_number_of_steps_so_that_all_timesteps_are_learned(painting, monkeypatch):
+    encoder, encode_text, painter = painting
+    wishes, draw, lengths = refine_branch.make_wishes(1, encoder, encode_text), painter.draw, []
+
+    def quickly(self, wishes, steps, generator):
+        lengths.append(steps)
+        states, timesteps = draw(wishes, refine_branch.TAKEN_AGAIN, generator)
+        return states.repeat(5, 1, 1, 1, 1)[:steps], timesteps.repeat(5)[:steps]
+
+    monkeypatch.setattr(refine_branch.Painter, "draw", quickly)
+    for seed in range(12):
+        refine_branch.taken_again(painter, wishes, torch.Generator().manual_seed(seed))
+    assert len(set(lengths)) > 5
+    assert refine_branch.FEWEST_STEPS <= min(lengths) < max(lengths) <= refine_branch.MOST_STEPS
+
+
+def test_scaling_a_gradient_leaves_the_values_alone():
+    values = torch.tensor([[1.0, -2.0], [3.0, 0.5]], requires_grad=True)
+    scaled = refine_branch.gradient_scaled(values, torch.tensor([[2.0], [0.5]]))
+    scaled.sum().backward()
+    assert torch.equal(scaled, values)
+    torch.testing.assert_close(values.grad, torch.tensor([[2.0, 2.0], [0.5, 0.5]]))
 
 
 def test_wishes_hold_the_masked_picture_and_the_known_cells(painting):
@@ -485,3 +510,11 @@ for _ in run.steps():
     run.update(loss, {"loss": loss})
     run.budget = 0
 """
+
+
+def test_readers_are_asked_at_every_timestep_of_a_drawing(reader, monkeypatch, capsys):
+    run(monkeypatch, read_drawings, "sticker", reader, "--steps", 3, "--holes", 4)
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["timestep", "category", "style"]
+    assert [int(row.split()[0]) for row in rows] == [999, 666, 332]
+    assert all(0 <= float(share) <= 1 for row in rows for share in row.split()[1:])
