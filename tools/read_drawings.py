@@ -30,7 +30,6 @@ BATCH = 16
 SHOWN = ("category", "style")
 
 
-@torch.no_grad()
 def clean_on_the_way(
     painter: Painter, wishes: Wishes, steps: int, generator: torch.Generator
 ) -> Iterator[tuple[int, Tensor]]:

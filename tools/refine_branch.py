@@ -61,7 +61,7 @@ WORLD = 11
 """Seed of the scenes whose holes are filled."""
 
 FEWEST_STEPS, MOST_STEPS = 6, 20
-"""Denoising steps of a drawing: as many for one as for another teaches those timesteps and no others."""
+"""Denoising steps of a drawing: as many for one as for another teaches those timesteps and hardly others."""
 
 TAKEN_AGAIN = 4
 """How many of a drawing's steps are taken again with a gradient."""
