@@ -22,12 +22,25 @@ from train_hole_reader import HoleReader, load_reader, shares
 from mtadiffusion.models.latent_vgg import LatentVGG
 from mtadiffusion.models.registry import resolve_style_vgg
 from mtadiffusion.seeding import torch_generator
+from mtadiffusion.stickers.sampling import BRANCH_GUIDANCE
 from mtadiffusion.train.backbone import Backbone
-from mtadiffusion.train.encoding import build_encoders
+from mtadiffusion.train.encoding import LatentEncoder, PromptEncoder, build_encoders
 from mtadiffusion.train.faults import Faults
 
 BATCH = 16
 SHOWN = ("category", "style")
+
+
+def load_painter(
+    branch: str, guidance: float = BRANCH_GUIDANCE
+) -> tuple[LatentEncoder, PromptEncoder, Painter]:
+    """Encoders of pictures and of texts, and the painter, of a branch (a folder, or `sticker`)."""
+    config = configuration(branch, BATCH)
+    backbone = Backbone(config, "cpu")
+    encoder, encode_text = build_encoders(backbone, config, Faults(1, 0.0))
+    vgg = LatentVGG.from_pretrained(resolve_style_vgg("sticker"), torch_dtype=torch.float32)
+    vgg.eval().requires_grad_(False)
+    return encoder, encode_text, build_painter(config, backbone, encode_text, vgg, guidance)
 
 
 def clean_on_the_way(
@@ -67,13 +80,10 @@ def main() -> None:
     parser.add_argument("readers", type=Path, nargs="+", metavar="reader")
     parser.add_argument("--steps", type=int, default=20, help="of a drawing")
     parser.add_argument("--holes", type=int, default=256, help="problems to draw wishes from")
+    parser.add_argument("--guidance", type=float, default=BRANCH_GUIDANCE, help="of the drawings")
     arguments = parser.parse_args()
 
-    config = configuration(arguments.branch, BATCH)
-    backbone = Backbone(config, "cpu")
-    encoder, encode_text = build_encoders(backbone, config, Faults(1, 0.0))
-    vgg = LatentVGG.from_pretrained(resolve_style_vgg("sticker"), torch_dtype=torch.float32)
-    painter = build_painter(config, backbone, encode_text, vgg)
+    encoder, encode_text, painter = load_painter(arguments.branch, arguments.guidance)
     wishes = make_wishes(arguments.holes, encoder, encode_text)
     readers = [load_reader(folder) for folder in arguments.readers]
     print("timestep  " + "  ".join(SHOWN))

@@ -31,7 +31,7 @@ from training_run import TrainingRun
 from mtadiffusion.models.autoencoders import encode_latents
 from mtadiffusion.models.conditioning import masked_image
 from mtadiffusion.models.latent_vgg import LatentVGG
-from mtadiffusion.models.registry import load_branch, load_pipeline, resolve_branch, resolve_style_vgg
+from mtadiffusion.models.registry import load_branch, load_pipeline, resolve_branch
 from mtadiffusion.stickers.assets import STYLES, labels
 from mtadiffusion.stickers.attributes import AttributeNet
 from mtadiffusion.stickers.colours import COLOURS
@@ -39,9 +39,6 @@ from mtadiffusion.stickers.instances import InstanceNet
 from mtadiffusion.stickers.problems import hole_problem
 from mtadiffusion.stickers.sampling import BRANCH_GUIDANCE
 from mtadiffusion.stickers.scenes import SceneWorld, is_held_out
-from mtadiffusion.train.backbone import Backbone
-from mtadiffusion.train.encoding import build_encoders
-from mtadiffusion.train.faults import Faults
 
 A_MOMENT = "0.002"
 BRIEFLY = ("--minutes", A_MOMENT, "--batch", 2, "--lessons", 2)
@@ -263,12 +260,7 @@ class TestMissed:
 @pytest.fixture
 def painting():
     """Encoders of pictures and of texts, and a painter, of the embedded models."""
-    config = refine_branch.configuration("sticker", 2)
-    backbone = Backbone(config, "cpu")
-    encoder, encode_text = build_encoders(backbone, config, Faults(1, 0.0))
-    vgg = LatentVGG.from_pretrained(resolve_style_vgg("sticker"), torch_dtype=torch.float32)
-    vgg.eval().requires_grad_(False)
-    return encoder, encode_text, refine_branch.build_painter(config, backbone, encode_text, vgg)
+    return read_drawings.load_painter("sticker")
 
 
 def test_wishes_are_the_train_split_s_without_held_out_combinations(painting):
@@ -332,6 +324,23 @@ def test_drawings_have_any_number_of_steps_so_that_all_timesteps_are_learned(pai
         refine_branch.taken_again(painter, wishes, torch.Generator().manual_seed(seed))
     assert len(set(lengths)) > 5
     assert refine_branch.FEWEST_STEPS <= min(lengths) < max(lengths) <= refine_branch.MOST_STEPS
+
+
+def test_any_step_of_a_drawing_is_taken_again_the_first_too(painting, monkeypatch):
+    encoder, encode_text, painter = painting
+    wishes, predict, again = refine_branch.make_wishes(1, encoder, encode_text), painter.predict, []
+
+    def recorded(self, noisy, timesteps, wishes):
+        if torch.is_grad_enabled():
+            again.extend(timesteps.tolist())
+        return predict(noisy, timesteps, wishes)
+
+    monkeypatch.setattr(refine_branch, "FEWEST_STEPS", refine_branch.TAKEN_AGAIN)
+    monkeypatch.setattr(refine_branch, "MOST_STEPS", refine_branch.TAKEN_AGAIN)
+    monkeypatch.setattr(refine_branch.Painter, "predict", recorded)
+    refine_branch.taken_again(painter, wishes, torch.Generator().manual_seed(0))
+    painter.scheduler.set_timesteps(refine_branch.TAKEN_AGAIN)
+    assert sorted(again) == sorted(painter.scheduler.timesteps.long().tolist())
 
 
 def test_scaling_a_gradient_leaves_the_values_alone():
@@ -513,7 +522,7 @@ for _ in run.steps():
 
 
 def test_readers_are_asked_at_every_timestep_of_a_drawing(reader, monkeypatch, capsys):
-    run(monkeypatch, read_drawings, "sticker", reader, "--steps", 3, "--holes", 4)
+    run(monkeypatch, read_drawings, "sticker", reader, "--steps", 3, "--holes", 4, "--guidance", 1.5)
     heading, *rows = capsys.readouterr().out.splitlines()
     assert heading.split() == ["timestep", "category", "style"]
     assert [int(row.split()[0]) for row in rows] == [999, 666, 332]
