@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from refine_branch import Painter, Wishes, build_painter, configuration, make_wishes
 from torch import Tensor
 from tqdm import tqdm
 from train_hole_reader import HoleReader, load_reader, shares
+from training_run import existing, run_recipe
 
 from mtadiffusion.models.latent_vgg import LatentVGG
 from mtadiffusion.models.registry import resolve_style_vgg
@@ -77,7 +77,7 @@ def main() -> None:
     """Parse, draw, print a line a timestep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("branch", help="a folder, or `sticker` for the embedded one")
-    parser.add_argument("readers", type=Path, nargs="+", metavar="reader")
+    parser.add_argument("readers", type=existing, nargs="+", metavar="reader")
     parser.add_argument("--steps", type=int, default=20, help="of a drawing")
     parser.add_argument("--holes", type=int, default=256, help="problems to draw wishes from")
     parser.add_argument("--guidance", type=float, default=BRANCH_GUIDANCE, help="of the drawings")
@@ -92,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from train_autoencoder import to_tensor
 from train_hole_reader import UNKNOWN, HoleReader, Reading, load_reader, shares
-from training_run import TrainingRun, join_workers, own_share
+from training_run import TrainingRun, existing, join_workers, own_share, run_recipe
 
 from mtadiffusion.config import TrainConfig
 from mtadiffusion.inpaint.guidance import guided
@@ -312,7 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("branch", help="a folder, or `sticker` for the embedded one")
     parser.add_argument("out", type=Path)
-    parser.add_argument("readers", type=Path, nargs="+", metavar="reader")
+    parser.add_argument("readers", type=existing, nargs="+", metavar="reader")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--holes", type=int, default=12_000, help="problems to draw wishes from")
     parser.add_argument("--drawings", type=int, default=8, help="a step")
@@ -327,7 +327,7 @@ def main() -> None:
         parser.error(f"--drawings and --batch must be multiples of the {workers} processes")
     refinement = prepare(arguments, rank, workers)
     branch = refinement.painter.models.branch
-    run = TrainingRun(arguments.out, branch, minutes=arguments.minutes, rate=arguments.rate, average=0.99)
+    run = TrainingRun(arguments, branch, rate=arguments.rate, average=0.99)
     for step in run.steps():
         run.update(*refinement.loss(step))
     if rank == 0:
@@ -337,4 +337,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

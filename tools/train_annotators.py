@@ -27,7 +27,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 from train_autoencoder import to_tensor
-from training_run import TrainingRun, join_workers
+from training_run import TrainingRun, join_workers, run_recipe
 
 from mtadiffusion.annotate.describe import object_crop
 from mtadiffusion.imaging.runs import Runs
@@ -184,7 +184,7 @@ def main() -> None:
     world = SceneWorld(split="train", seed=SEED, size=arguments.size)
     model = Annotators(arguments.size).to(memory_format=torch.channels_last)
     inner = inner_convolutions(model)
-    run = TrainingRun(arguments.out, model, minutes=arguments.minutes, rate=arguments.rate, inner=inner)
+    run = TrainingRun(arguments, model, rate=arguments.rate, inner=inner)
     share = arguments.batch // workers
     for step in run.steps():
         first = (step * workers + rank) * share
@@ -197,4 +197,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

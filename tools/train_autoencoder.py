@@ -26,7 +26,7 @@ import torch
 from diffusers import AutoencoderKL
 from sticker_corpus import load_corpus
 from torch.nn import functional as F
-from training_run import TrainingRun, join_workers
+from training_run import TrainingRun, existing, join_workers, run_recipe
 
 from mtadiffusion.seeding import numpy_generator
 
@@ -137,15 +137,15 @@ def validation_psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
 def main() -> None:
     """Parse, train, export a diffusers folder `OUT/vae`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("corpus", type=Path)
+    parser.add_argument("corpus", type=existing)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=16)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=64, help="side of the crops in pixels")
     parser.add_argument("--rate", type=float, default=2e-3)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--start-from", type=Path, help="folder of an autoencoder to go on from")
-    source.add_argument("--decoder-of", type=Path, help="folder of an autoencoder whose encoder stays")
+    source.add_argument("--start-from", type=existing, help="folder of an autoencoder to go on from")
+    source.add_argument("--decoder-of", type=existing, help="folder of an autoencoder whose encoder stays")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
@@ -155,7 +155,7 @@ def main() -> None:
     start = arguments.start_from or arguments.decoder_of
     vae = trained(start, decoder_alone=arguments.decoder_of is not None) if start else build()
     objective = decoder_loss if arguments.decoder_of else loss
-    run = TrainingRun(arguments.out, vae, minutes=arguments.minutes, rate=arguments.rate)
+    run = TrainingRun(arguments, vae, rate=arguments.rate)
     for step in run.steps():
         rng = numpy_generator(0, f"autoencoder/{rank}", step)
         run.update(*objective(vae, batch(learned, rng, arguments.batch // workers, arguments.crop)))
@@ -170,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

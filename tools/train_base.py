@@ -37,7 +37,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional as F
 from train_autoencoder import to_tensor
-from training_run import TrainingRun, in_turn, join_workers
+from training_run import TrainingRun, existing, in_turn, join_workers, run_recipe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from mtadiffusion.models.critic import LatentCritic
@@ -256,15 +256,15 @@ def export(model: TextToImage, vae: AutoencoderKL, tokenizer: CLIPTokenizer, fol
 def main() -> None:
     """Parse, train, export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("vae", type=Path)
+    parser.add_argument("corpus", type=existing)
+    parser.add_argument("vae", type=existing)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--lessons", type=int, default=400, help="steps of the text encoder's own training")
-    parser.add_argument("--start-from", type=Path, help="exported pipeline folder to go on from")
-    parser.add_argument("--vgg", type=Path, help="latent VGG folder of the perceptual loss")
+    parser.add_argument("--start-from", type=existing, help="exported pipeline folder to go on from")
+    parser.add_argument("--vgg", type=existing, help="latent VGG folder of the perceptual loss")
     parser.add_argument("--critic", action="store_true", help="an adversarial loss as well; needs --vgg")
     arguments = parser.parse_args()
     if arguments.critic and not arguments.vgg:
@@ -285,7 +285,7 @@ def main() -> None:
         print("text encoder:", teach(model.text_encoder, tokenizer, arguments.lessons))
     model.unet.to(memory_format=torch.channels_last)
     inner = inner_matrices(model.unet)
-    run = TrainingRun(arguments.out, model, minutes=arguments.minutes, rate=arguments.rate, inner=inner)
+    run = TrainingRun(arguments, model, rate=arguments.rate, inner=inner)
     for step in run.steps():
         stream = f"base/{rank}"
         drawn = samples.batch(numpy_generator(0, stream, step), arguments.batch // workers)
@@ -295,4 +295,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 from train_autoencoder import to_tensor
-from training_run import TrainingRun, join_workers, own_share
+from training_run import TrainingRun, existing, join_workers, own_share, run_recipe
 
+from mtadiffusion.errors import UserError
 from mtadiffusion.models.autoencoders import encode_latents
 from mtadiffusion.models.conditioning import latent_known
 from mtadiffusion.seeding import numpy_generator, torch_generator
@@ -179,7 +180,13 @@ def shares(read: Reading, right: Reading) -> dict[str, Tensor]:
 
 
 def load_reader(folder: Path) -> HoleReader:
-    """A trained reader that is ready to read."""
+    """A trained reader that is ready to read.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    if not (folder / "model.safetensors").is_file():
+        raise UserError("reader", "must hold model.safetensors", str(folder), "name OUT/reader of a training")
     reader = HoleReader()
     reader.load_state_dict(load_file(folder / "model.safetensors"))
     return reader.eval().requires_grad_(False)
@@ -196,7 +203,7 @@ def save_reader(reader: HoleReader, folder: Path) -> None:
 def main() -> None:
     """Parse, train, write `OUT/reader`, print the shares of right answers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("vae", type=Path)
+    parser.add_argument("vae", type=existing)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--holes", type=int, default=48_000)
@@ -210,7 +217,7 @@ def main() -> None:
     learned = arguments.holes - min(VALIDATION_HOLES, arguments.holes // 2)
     material = encoded_holes(vae, own_share(learned, rank, workers), silent=rank > 0)
     reader = HoleReader().to(memory_format=torch.channels_last)
-    run = TrainingRun(arguments.out, reader, minutes=arguments.minutes, rate=2e-3)
+    run = TrainingRun(arguments, reader, rate=2e-3)
     for step in run.steps():
         generator = torch_generator(arguments.seed, f"hole-reader/{rank}", step)
         chosen = torch.randint(len(material), (BATCH // workers,), generator=generator)
@@ -227,4 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 from train_autoencoder import to_tensor
-from training_run import TrainingRun
+from training_run import TrainingRun, existing, run_recipe
 
 from mtadiffusion.models.latent_vgg import LatentVGG
 from mtadiffusion.seeding import torch_generator
@@ -103,7 +103,7 @@ def loss(logits: Tensor, objects: Tensor, styles: Tensor) -> tuple[Tensor, dict[
 def main() -> None:
     """Parse, train, export a LatentVGG folder `OUT/latent_vgg`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("vae", type=Path)
+    parser.add_argument("vae", type=existing)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--scenes", type=int, default=24_000)
@@ -115,7 +115,7 @@ def main() -> None:
     world = SceneWorld(split="train", seed=2, size=arguments.size, objects=(1, 1))
     scenes = encoded_scenes(vae, world, arguments.scenes)
     model = build().to(memory_format=torch.channels_last)
-    run = TrainingRun(arguments.out, model, minutes=arguments.minutes, rate=3e-3)
+    run = TrainingRun(arguments, model, rate=3e-3)
     for step in run.steps():
         generator = torch_generator(0, "latent-vgg", step)
         chosen = torch.randint(0, len(scenes.latents), (BATCH,), generator=generator)
@@ -137,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

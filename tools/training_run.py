@@ -1,4 +1,5 @@
-"""What the small recipes of this folder share: a time-budgeted loop with averaging, a log and saved state.
+"""What the small recipes of this folder share: a time-budgeted loop with averaging, a log and saved state;
+how a user's mistake is told.
 
 The learning rate warms up and then falls to zero over the budget of minutes, so that a run ends well on a
 fast and on a slow machine. Saved state is safetensors and JSON, written under a temporary name and renamed.
@@ -9,11 +10,13 @@ spares small layers the meetings of threads.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
+from mtadiffusion.errors import UserError
 from mtadiffusion.train.checkpoint import load_optimizer_tensors, optimizer_tensors
 from mtadiffusion.train.run_log import RunLog
 
@@ -35,6 +39,22 @@ Made = TypeVar("Made")
 WARM_UP_STEPS = 200
 SAVE_EVERY_SECONDS = 120
 LOG_EVERY = 50
+
+
+def run_recipe(main: Callable[[], None]) -> None:
+    """Call a recipe's `main`; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def existing(path: str) -> Path:
+    """The path of a file or folder, for argparse."""
+    if not Path(path).exists():
+        raise argparse.ArgumentTypeError(f"must exist, got '{path}'")
+    return Path(path)
 
 
 def join_workers() -> tuple[int, int]:
@@ -66,25 +86,30 @@ class TrainingRun(Generic[Model]):
     """AdamW, or Muon and AdamW, with warm-up, cosine decay over minutes, clipping, and a moving average.
 
     Args:
-        out: folder of the log (`training.jsonl`) and of the resumable state (`state/`).
+        arguments: the recipe's. `out` is the folder of the log (`training.jsonl`) and of the resumable state
+            (`state/`), `minutes` the whole budget, time of earlier interrupted runs included; with the others
+            a state that lies in `out` must agree.
         model: what is trained, all parameters that require a gradient.
-        minutes: the whole budget, time of earlier interrupted runs included.
         rate: the highest learning rate.
         average: the moving average's decay (it starts lower and rises to this).
         inner: the parameters of `model` that Muon updates; AdamW has the others.
+
+    Raises:
+        UserError: the state in `out` was made with other arguments.
     """
 
     def __init__(
         self,
-        out: Path,
+        arguments: argparse.Namespace,
         model: Model,
         *,
-        minutes: float,
         rate: float,
         average: float = 0.999,
         inner: Sequence[nn.Parameter] = (),
     ) -> None:
-        self.out, self.model, self.budget, self.rate, self.average = out, model, minutes * 60, rate, average
+        self.out, self.budget = arguments.out, arguments.minutes * 60
+        self.model, self.rate, self.average = model, rate, average
+        self._arguments = _plain(arguments)
         self.optimizers = _optimizers(model, inner, rate)
         self.ema = copy.deepcopy(model).requires_grad_(False)
         self.step, self.spent = 0, 0.0
@@ -92,11 +117,11 @@ class TrainingRun(Generic[Model]):
         self._metered = 0
         self._together = dist.is_initialized()
         self._writes = not self._together or dist.get_rank() == 0
-        out.mkdir(parents=True, exist_ok=True)
-        saved = [folder for folder in (out / "state", out / "state.old") if folder.exists()]
+        self.out.mkdir(parents=True, exist_ok=True)
+        saved = [folder for folder in (self.out / "state", self.out / "state.old") if folder.exists()]
         if saved:
             self._load(saved[0])
-        self._run_log = RunLog(out / "training.jsonl", self.step) if self._writes else None
+        self._run_log = RunLog(self.out / "training.jsonl", self.step) if self._writes else None
         self._share(dist.broadcast, *(p.data for p in [*model.parameters(), *self.ema.parameters()]))
 
     def steps(self) -> Iterator[int]:
@@ -192,7 +217,8 @@ class TrainingRun(Generic[Model]):
         save_file(_tensors(self.ema), fresh / "ema.safetensors")
         for number, optimizer in enumerate(self.optimizers):
             save_file(optimizer_tensors(optimizer), fresh / f"optimizer-{number}.safetensors")
-        (fresh / "progress.json").write_text(json.dumps({"step": self.step, "spent": self.spent}))
+        progress = {"step": self.step, "spent": self.spent, "arguments": self._arguments}
+        (fresh / "progress.json").write_text(json.dumps(progress))
         final, old = self.out / "state", self.out / "state.old"
         if final.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -201,12 +227,26 @@ class TrainingRun(Generic[Model]):
         shutil.rmtree(old, ignore_errors=True)
 
     def _load(self, state: Path) -> None:
+        progress = json.loads((state / "progress.json").read_text())
+        self._check_arguments(progress["arguments"])
         self.model.load_state_dict(load_file(state / "model.safetensors"))
         self.ema.load_state_dict(load_file(state / "ema.safetensors"))
         for number, optimizer in enumerate(self.optimizers):
             load_optimizer_tensors(optimizer, load_file(state / f"optimizer-{number}.safetensors"))
-        progress = json.loads((state / "progress.json").read_text())
         self.step, self.spent = progress["step"], progress["spent"]
+
+    def _check_arguments(self, saved: dict[str, object]) -> None:
+        for name, value in self._arguments.items():
+            if saved.get(name) != value:
+                rule = f"must be {saved.get(name)!r}, as in the run that {self.out} holds"
+                raise UserError(name, rule, value, "name another folder to begin anew")
+
+
+def _plain(arguments: argparse.Namespace) -> dict[str, object]:
+    """What a saved state must agree with, as JSON gives it back."""
+    named = {name: value for name, value in vars(arguments).items() if name not in ("out", "minutes")}
+    plain: dict[str, object] = json.loads(json.dumps(named, default=str))
+    return plain
 
 
 def _optimizers(model: nn.Module, inner: Sequence[nn.Parameter], rate: float) -> list[torch.optim.Optimizer]:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import install_weights
@@ -28,6 +29,7 @@ from safetensors.torch import load_file
 from train_autoencoder import to_tensor
 from training_run import TrainingRun
 
+from mtadiffusion.errors import UserError
 from mtadiffusion.models.autoencoders import encode_latents
 from mtadiffusion.models.conditioning import masked_image
 from mtadiffusion.models.latent_vgg import LatentVGG
@@ -423,9 +425,10 @@ def test_installed_configurations_do_not_tell_where_they_were_made(autoencoder, 
 
 
 class TestTrainingRun:
-    def build(self, out, minutes):
+    def build(self, out, minutes, **others):
         torch.manual_seed(0)
-        return TrainingRun(out, torch.nn.Linear(3, 1), minutes=minutes, rate=0.1, average=0.9)
+        arguments = Namespace(out=out, minutes=minutes, **others)
+        return TrainingRun(arguments, torch.nn.Linear(3, 1), rate=0.1, average=0.9)
 
     def test_it_goes_on_from_its_saved_state(self, tmp_path):
         first = self.build(tmp_path, 0.002)
@@ -439,6 +442,15 @@ class TestTrainingRun:
         moments = [r.optimizers[0].state_dict()["state"][0]["exp_avg"] for r in (first, second)]
         assert torch.equal(*moments)
         assert list(second.steps()) == []
+
+    def test_a_state_of_other_arguments_is_refused_but_for_a_longer_budget(self, tmp_path):
+        first = self.build(tmp_path, 0.002, branch="sticker", readers=[Path("a")])
+        for _ in first.steps():
+            loss = first.model(torch.ones(4, 3)).mean()
+            first.update(loss, {"loss": loss})
+        assert self.build(tmp_path, 1, branch="sticker", readers=[Path("a")]).step == first.step
+        with pytest.raises(UserError, match=r"readers must be \['a'\], as in the run .*got \['b'\]"):
+            self.build(tmp_path, 0.002, branch="sticker", readers=[Path("b")])
 
     def test_a_save_that_was_cut_off_leaves_the_older_state(self, tmp_path, monkeypatch):
         run = self.build(tmp_path, 1)
@@ -506,6 +518,7 @@ class TestTrainingRun:
 
 HALF_A_BATCH = """
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -513,12 +526,26 @@ from training_run import TrainingRun, join_workers
 
 rank, workers = join_workers()
 torch.manual_seed(0 if rank == 0 else 1)
-run = TrainingRun(Path(sys.argv[1]), torch.nn.Linear(3, 1), minutes=1, rate=0.1, average=0.9)
+arguments = Namespace(out=Path(sys.argv[1]), minutes=1)
+run = TrainingRun(arguments, torch.nn.Linear(3, 1), rate=0.1, average=0.9)
 for _ in run.steps():
     loss = run.model((torch.arange(12.0).view(4, 3) / 6)[rank::workers]).square().mean()
     run.update(loss, {"loss": loss})
     run.budget = 0
 """
+
+
+def test_a_mistake_in_a_recipe_s_arguments_is_one_line(tmp_path):
+    def answer(*arguments):
+        command = (sys.executable, refine_branch.__file__, *arguments)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+        return done.returncode, done.stderr.splitlines()[-1]
+
+    code, message = answer("sticker", tmp_path / "out", tmp_path / "nowhere")
+    assert (code, message.split("argument ")[1]) == (2, f"reader: must exist, got '{tmp_path / 'nowhere'}'")
+    code, message = answer("sticker", tmp_path / "out", tmp_path)
+    assert (code, message.split(",")[0]) == (2, "error: reader must hold model.safetensors")
+    assert not (tmp_path / "out").exists()
 
 
 def test_readers_are_asked_at_every_timestep_of_a_drawing(reader, monkeypatch, capsys):
