@@ -34,6 +34,7 @@ LOGS = (
     "annotators",
     "reader-0",
     "reader-1",
+    "reader-2",
     "refined",
 )
 LOG_NAMES = "training.jsonl", "log.jsonl"
