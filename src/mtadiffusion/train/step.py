@@ -159,6 +159,26 @@ def draw_timesteps(
     return timesteps.to(device)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Denoising:
+    """Noised latents and what branch and backbone make of them."""
+
+    noise: Tensor
+    """What was added, (B, C, h, w)."""
+
+    noisy: Tensor
+    """z_t, (B, C, h, w)."""
+
+    timesteps: Tensor
+    """(B,)"""
+
+    prediction: Tensor
+    """The backbone's, of noise or velocity, (B, C, h, w)."""
+
+    edge: Any
+    """The branch's edges, (B, 1, h, w); None without an edge head."""
+
+
 def training_step(
     models: StepModels,
     batch: LatentBatch,
@@ -170,6 +190,36 @@ def training_step(
 
     `timesteps` (B,) are drawn from the generators too where they are not given.
     """
+    done = denoise(models, batch, config, generators, timesteps)
+    hole = 1 - batch.known
+    terms, features_rms = {"noise": _noise_term(models, batch, config, done)}, None
+    if models.vgg is not None and config.delta > 0:
+        both = _style_latents(models, batch, config, done, generators)
+        region = hole if config.style_region == "hole" else None
+        terms["style"], features_rms = style_loss(models.vgg, *both, region, config.gram_normalisation)
+    clean, _ = models.schedule.split_prediction(done.noisy, done.prediction, done.timesteps)
+    if models.vgg is not None and config.perceptual > 0:
+        terms["perceptual"] = perceptual_loss(models.vgg, clean, batch.latents, hole)
+    if models.critic is not None and models.vgg is not None and config.adversarial > 0:
+        blur = blurring_noise(batch.latents, models.critic_noise, generators)
+        seen = hole * clean + (1 - hole) * batch.latents + blur, batch.latents + blur
+        terms["adversarial"], terms["critic"] = adversarial_losses(
+            models.critic, models.vgg, *seen, hole, batch.text
+        )
+    if config.eta > 0:
+        region = hole if config.edge_region == "hole" else None
+        terms["structure"] = structure_loss(done.edge, batch.edge, config.edge_reduction, region)
+    return StepLosses(terms=terms, weights=loss_weights(config, terms), vgg_features_rms=features_rms)
+
+
+def denoise(
+    models: StepModels,
+    batch: LatentBatch,
+    config: LossConfig,
+    generators: Sequence[torch.Generator],
+    timesteps: Tensor | None = None,
+) -> Denoising:
+    """Noise a batch's latents, to drawn timesteps or to `timesteps` (B,), and predict what was added."""
     noise = draw_noise(batch.latents, generators)
     if timesteps is None:
         timesteps = draw_timesteps(len(models.schedule), generators, noise.device, config.timestep_power)
@@ -182,34 +232,30 @@ def training_step(
             prediction = models.unet(
                 noisy, timesteps, encoder_hidden_states=batch.text, added_cond_kwargs=added
             ).sample.float()
+    return Denoising(noise=noise, noisy=noisy, timesteps=timesteps, prediction=prediction, edge=outcome.edge)
 
-    hole = 1 - batch.known
-    target = models.schedule.target(batch.latents, noise, timesteps)
-    counts = models.schedule.min_snr_weights(timesteps, config.min_snr) if config.min_snr else None
-    emphasis = 1 + (config.hole_weight - 1) * hole if config.hole_weight != 1 else None
-    terms, features_rms = {"noise": noise_loss(prediction, target, counts, emphasis)}, None
-    if models.vgg is not None and config.delta > 0:
-        step = config.style_step
-        previous = previous_latents(models.schedule, noisy, prediction, timesteps, step)
-        other = noise if config.style_noise == "same" else draw_noise(noise, generators)
-        reference = reference_latents(models.schedule, batch.latents, other, timesteps, step)
-        region = hole if config.style_region == "hole" else None
-        terms["style"], features_rms = style_loss(
-            models.vgg, previous, reference, region, config.gram_normalisation
-        )
-    clean, _ = models.schedule.split_prediction(noisy, prediction, timesteps)
-    if models.vgg is not None and config.perceptual > 0:
-        terms["perceptual"] = perceptual_loss(models.vgg, clean, batch.latents, hole)
-    if models.critic is not None and models.vgg is not None and config.adversarial > 0:
-        blur = blurring_noise(batch.latents, models.critic_noise, generators)
-        seen_latents = hole * clean + (1 - hole) * batch.latents + blur, batch.latents + blur
-        terms["adversarial"], terms["critic"] = adversarial_losses(
-            models.critic, models.vgg, *seen_latents, hole, batch.text
-        )
-    if config.eta > 0:
-        region = hole if config.edge_region == "hole" else None
-        terms["structure"] = structure_loss(outcome.edge, batch.edge, config.edge_reduction, region)
-    return StepLosses(terms=terms, weights=loss_weights(config, terms), vgg_features_rms=features_rms)
+
+def _noise_term(models: StepModels, batch: LatentBatch, config: LossConfig, done: Denoising) -> Tensor:
+    target = models.schedule.target(batch.latents, done.noise, done.timesteps)
+    counts = models.schedule.min_snr_weights(done.timesteps, config.min_snr) if config.min_snr else None
+    emphasis = 1 + (config.hole_weight - 1) * (1 - batch.known) if config.hole_weight != 1 else None
+    return noise_loss(done.prediction, target, counts, emphasis)
+
+
+def _style_latents(
+    models: StepModels,
+    batch: LatentBatch,
+    config: LossConfig,
+    done: Denoising,
+    generators: Sequence[torch.Generator],
+) -> tuple[Tensor, Tensor]:
+    """X_{t-1} and X~_{t-1}, whose styles are compared, (B, C, h, w) each."""
+    at, step = done.timesteps, config.style_step
+    other = done.noise if config.style_noise == "same" else draw_noise(done.noise, generators)
+    return (
+        previous_latents(models.schedule, done.noisy, done.prediction, at, step),
+        reference_latents(models.schedule, batch.latents, other, at, step),
+    )
 
 
 def autocast(models: StepModels, device: torch.device) -> torch.autocast:
