@@ -34,7 +34,6 @@ LOGS = (
     "annotators",
     "reader-0",
     "reader-1",
-    "reader-2",
     "refined",
 )
 LOG_NAMES = "training.jsonl", "log.jsonl"
