@@ -219,7 +219,7 @@ def denoise(
     generators: Sequence[torch.Generator],
     timesteps: Tensor | None = None,
 ) -> Denoising:
-    """Noise a batch's latents, to drawn timesteps or to `timesteps` (B,), and predict what was added."""
+    """Noise a batch's latents, to drawn timesteps or to `timesteps` (B,), and predict from them."""
     noise = draw_noise(batch.latents, generators)
     if timesteps is None:
         timesteps = draw_timesteps(len(models.schedule), generators, noise.device, config.timestep_power)
